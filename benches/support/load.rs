@@ -1,0 +1,107 @@
+//! Load: many at once that each wait for their answer, for a bounded time.
+
+use std::time::{Duration, Instant};
+
+use tenancy::clock::Clock;
+
+use crate::support::Failure;
+
+/// What a load did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was done, such as events.
+    pub done: u64,
+    /// How long all of it took, from the first request to the last answer.
+    pub took: Duration,
+    /// The latency of each request, ascending.
+    latencies: Vec<Duration>,
+}
+
+impl Outcome {
+    /// What was done in so much time, by requests of these latencies.
+    pub fn new(done: u64, took: Duration, mut latencies: Vec<Duration>) -> Self {
+        latencies.sort_unstable();
+        Self { done, took, latencies }
+    }
+
+    /// Done in a second.
+    pub fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let done = self.done as f64;
+        done / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// The latency that so many of a thousand requests did not exceed, in milliseconds.
+    pub fn latency_ms(&self, per_mille: usize) -> f64 {
+        let rank = (self.latencies.len() * per_mille).div_ceil(1000).saturating_sub(1);
+        self.latencies.get(rank).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+    }
+}
+
+/// One of those that make the load: what it does next returns how much that was, or `None` at its end.
+pub trait Work: Send + 'static {
+    /// Does the next thing.
+    fn next(&mut self) -> impl Future<Output = Result<Option<u64>, Failure>> + Send;
+}
+
+/// When the workers do what they do.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// One thing after the other, as fast as they are answered.
+    Closed,
+    /// One thing in so much time, answered or not: latency counts from when it was due.
+    Every(Duration),
+}
+
+/// Has all the workers work at once, until they have nothing left or the time is up.
+pub async fn run<W: Work>(clock: &Clock, workers: Vec<W>, pace: Pace, most: Duration) -> Result<Outcome, Failure> {
+    let began = clock.instant();
+    let mut tasks = tokio::task::JoinSet::new();
+    let count = u32::try_from(workers.len())?;
+    for (position, worker) in (0..).zip(workers) {
+        // Evenly spread, not all in one moment.
+        let first = match pace {
+            Pace::Closed => began,
+            Pace::Every(interval) => began + interval * position / count,
+        };
+        tasks.spawn(work(clock.clone(), worker, pace, first, began + most));
+    }
+    let (mut done, mut latencies) = (0, Vec::new());
+    while let Some(ended) = tasks.join_next().await {
+        let (more, theirs) = ended??;
+        done += more;
+        latencies.extend(theirs);
+    }
+    Ok(Outcome::new(done, clock.instant() - began, latencies))
+}
+
+async fn work<W: Work>(
+    clock: Clock,
+    mut worker: W,
+    pace: Pace,
+    mut due: Instant,
+    end: Instant,
+) -> Result<(u64, Vec<Duration>), Failure> {
+    let (mut done, mut latencies) = (0, Vec::new());
+    loop {
+        let start = match pace {
+            Pace::Closed => clock.instant(),
+            Pace::Every(_) if due <= clock.instant() => due,
+            Pace::Every(_) => {
+                tokio::time::sleep_until(due.into()).await;
+                // The timer's own millisecond is not the service's.
+                clock.instant()
+            }
+        };
+        if start >= end {
+            break;
+        }
+        let Some(more) = worker.next().await? else { break };
+        done += more;
+        latencies.push(clock.instant() - start);
+        if let Pace::Every(interval) = pace {
+            due += interval;
+        }
+    }
+    Ok((done, latencies))
+}

@@ -1,0 +1,94 @@
+//! What authorization must know of organizations and memberships, kept in memory and true to the change log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::principal::{Permitted, PermittedPlatform};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::facts::Facts;
+use crate::ids::{OrganizationId, UserId};
+use crate::model::member::Role;
+use crate::model::organization::Organization;
+use crate::repository::changes::Change;
+use crate::repository::database::Database;
+use crate::repository::scope::Purpose;
+use crate::repository::{member, organization};
+
+/// Organizations and memberships kept, each.
+const CAPACITY: usize = 100_000;
+
+/// Organizations and memberships by id.
+#[derive(Debug)]
+pub struct Directory {
+    database: Database,
+    clock: Clock,
+    organizations: Facts<OrganizationId, Option<Arc<Organization>>>,
+    memberships: Facts<(OrganizationId, UserId), Option<Role>>,
+}
+
+impl Directory {
+    /// `lifetime` bounds how long a fact is believed while the change log cannot be read.
+    #[must_use]
+    pub fn new(database: Database, clock: Clock, lifetime: Duration) -> Self {
+        Self {
+            database,
+            clock,
+            organizations: Facts::new(CAPACITY, lifetime),
+            memberships: Facts::new(CAPACITY, lifetime),
+        }
+    }
+
+    /// The organization if it is known in memory; `Some(None)` when it is known not to exist.
+    #[must_use]
+    pub fn peek_organization(&self, id: OrganizationId) -> Option<Option<Arc<Organization>>> {
+        self.organizations.peek(&id, self.clock.instant())
+    }
+
+    /// The organization, deleted or not.
+    pub async fn organization(&self, id: OrganizationId) -> Result<Option<Arc<Organization>>, Error> {
+        self.organizations
+            .get(&id, self.clock.instant(), || async {
+                let mut scope = self.database.tenant(&Permitted::system(id, "directory")).await?;
+                match organization::get(&mut scope).await {
+                    Ok(found) => Ok(Some(Arc::new(found))),
+                    Err(Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+
+    /// The organization of a slug. Only for platform keys, which name few: it is not kept.
+    pub async fn organization_by_slug(&self, slug: &str) -> Result<Option<OrganizationId>, Error> {
+        let permitted = PermittedPlatform::system("directory");
+        let mut scope = self.database.platform(&permitted, Purpose::ReadOrganizations).await?;
+        organization::find_by_slug(&mut scope, slug).await
+    }
+
+    /// The role of an active user in an organization.
+    pub async fn role(&self, organization: OrganizationId, user: UserId) -> Result<Option<Role>, Error> {
+        self.memberships
+            .get(&(organization, user), self.clock.instant(), || async {
+                let mut scope = self.database.tenant(&Permitted::system(organization, "directory")).await?;
+                member::active_role(&mut scope, user).await
+            })
+            .await
+    }
+
+    /// Forgets what a change made untrue.
+    pub fn apply(&self, change: &Change) {
+        match change {
+            Change::Organization(id) => self.organizations.invalidate(id),
+            Change::Member(organization, user) => self.memberships.invalidate(&(*organization, *user)),
+            Change::User(user) => self.memberships.invalidate_where(|(_, member)| member == user),
+            Change::ApiKey(_) | Change::Meters(_) | Change::PlatformMeters => {}
+        }
+    }
+
+    /// Forgets everything, as when the change log could not be followed.
+    pub fn forget_all(&self) {
+        self.organizations.invalidate_all();
+        self.memberships.invalidate_all();
+    }
+}

@@ -1,0 +1,12 @@
+//! Who calls, and may they. `principal.rs` and `permission.rs` are values without I/O, which the repository takes as
+//! proofs; `keys/` is the API keys' own machinery; `layer.rs` authenticates, `gate.rs` authorizes.
+
+pub mod authenticator;
+pub mod directory;
+pub mod gate;
+pub mod keys;
+pub mod last_used;
+pub mod layer;
+pub mod mint;
+pub mod permission;
+pub mod principal;

@@ -1,0 +1,232 @@
+//! Who is calling, and the proofs that authorization hands out. Values only, no I/O: the repository takes them.
+
+use std::sync::Arc;
+
+use crate::auth::permission::{Permission, Permissions};
+use crate::error::Error;
+use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
+use crate::model::member::Role;
+
+/// The owner of a credential that was found good.
+#[derive(Debug, Clone)]
+pub enum Principal {
+    /// A key of a tenant.
+    ApiKey {
+        /// The tenant.
+        organization_id: OrganizationId,
+        /// The key.
+        api_key_id: ApiKeyId,
+        /// Its scopes.
+        permissions: Permissions,
+        /// A publishable key may be seen by anybody, so it acts for nobody.
+        publishable: bool,
+    },
+    /// A service key of the platform.
+    Service {
+        /// The key.
+        key_id: PlatformKeyId,
+        /// Its scopes.
+        permissions: Permissions,
+        /// The organizations it may name; `None` means all.
+        organizations: Option<Arc<[OrganizationId]>>,
+    },
+    /// An operator of the platform, who may do everything.
+    Operator {
+        /// The key.
+        key_id: PlatformKeyId,
+    },
+}
+
+impl Principal {
+    /// What the credential itself allows.
+    #[must_use]
+    pub fn permissions(&self) -> Permissions {
+        match self {
+            Self::ApiKey { permissions, .. } | Self::Service { permissions, .. } => *permissions,
+            Self::Operator { .. } => Permissions::ALL,
+        }
+    }
+}
+
+/// Who did something, as the audit has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// `api_key`, `service`, `operator` or `system`.
+    pub kind: &'static str,
+    /// The id of the key, or the name of the job.
+    pub id: String,
+}
+
+/// A request past authentication: its caller holds the permission that the method takes. Made by the auth layer, taken
+/// out of the request's extensions by the handler.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub(in crate::auth) principal: Arc<Principal>,
+    pub(in crate::auth) acting_user: Option<UserId>,
+    pub(in crate::auth) method: &'static str,
+    pub(in crate::auth) permission: Permission,
+    pub(in crate::auth) request_id: Arc<str>,
+}
+
+impl Caller {
+    /// Whose credential it is.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The path of the RPC.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// Whether the credential is the platform's and acts for nobody.
+    #[must_use]
+    pub fn is_platform(&self) -> bool {
+        self.acting_user.is_none() && !matches!(*self.principal, Principal::ApiKey { .. })
+    }
+
+    pub(in crate::auth) fn actor(&self) -> Actor {
+        match &*self.principal {
+            Principal::ApiKey { api_key_id, .. } => Actor { kind: "api_key", id: api_key_id.to_string() },
+            Principal::Service { key_id, .. } => Actor { kind: "service", id: key_id.to_string() },
+            Principal::Operator { key_id } => Actor { kind: "operator", id: key_id.to_string() },
+        }
+    }
+}
+
+/// Proof that somebody may act in one organization: what a tenant scope is opened with. There is no other way to one.
+#[derive(Debug, Clone)]
+pub struct Permitted {
+    pub(in crate::auth) organization_id: OrganizationId,
+    pub(in crate::auth) context: Context,
+    pub(in crate::auth) permissions: Permissions,
+    pub(in crate::auth) acting: Option<(UserId, Role)>,
+    pub(in crate::auth) platform: bool,
+}
+
+/// Proof that somebody may act on what belongs to no organization: what a platform scope is opened with.
+#[derive(Debug, Clone)]
+pub struct PermittedPlatform {
+    pub(in crate::auth) context: Context,
+    pub(in crate::auth) organizations: Option<Arc<[OrganizationId]>>,
+}
+
+/// What is written down of a caller: by the audit, and to recognise a repeated request.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who.
+    pub actor: Actor,
+    /// For whom.
+    pub acting_user: Option<UserId>,
+    /// The path of the RPC, or the name of the job.
+    pub method: &'static str,
+    /// The id of the request; empty for jobs.
+    pub request_id: Arc<str>,
+}
+
+impl Context {
+    /// A background job or a command, by name.
+    #[must_use]
+    pub fn system(job: &'static str) -> Self {
+        Self {
+            actor: Actor { kind: "system", id: job.to_owned() },
+            acting_user: None,
+            method: job,
+            request_id: Arc::from(""),
+        }
+    }
+
+    /// Who repeats a request, for the idempotency of creates.
+    #[must_use]
+    pub fn principal(&self) -> String {
+        match self.acting_user {
+            Some(user) => format!("{}:{} for {user}", self.actor.kind, self.actor.id),
+            None => format!("{}:{}", self.actor.kind, self.actor.id),
+        }
+    }
+}
+
+impl Permitted {
+    /// The service itself, in one organization: background jobs, the command line, and reading the facts that
+    /// authorization needs.
+    #[must_use]
+    pub fn system(organization_id: OrganizationId, job: &'static str) -> Self {
+        Self {
+            organization_id,
+            context: Context::system(job),
+            permissions: Permissions::ALL,
+            acting: None,
+            platform: true,
+        }
+    }
+
+    /// The organization.
+    #[must_use]
+    pub const fn organization_id(&self) -> OrganizationId {
+        self.organization_id
+    }
+
+    /// What is written down of the caller.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// All that the caller may do here.
+    #[must_use]
+    pub const fn permissions(&self) -> Permissions {
+        self.permissions
+    }
+
+    /// The user for whom the caller acts.
+    #[must_use]
+    pub fn acting_user(&self) -> Option<UserId> {
+        self.acting.map(|(user, _)| user)
+    }
+
+    /// Whether the caller is the platform, acting for nobody.
+    #[must_use]
+    pub const fn is_platform(&self) -> bool {
+        self.platform
+    }
+
+    /// Whether the caller may make, change and remove owners: the platform, and who acts for an owner. A tenant's key
+    /// that acts for nobody is no owner, whatever its scopes.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.platform || matches!(self.acting, Some((_, Role::Owner)))
+    }
+
+    /// Fails with `OPERATOR_ONLY_FIELD` unless the caller is the platform.
+    pub fn require_platform(&self, field: &str) -> Result<(), Error> {
+        if self.platform {
+            return Ok(());
+        }
+        Err(Error::PermissionDenied {
+            reason: "OPERATOR_ONLY_FIELD",
+            message: format!("{field} can only be changed by a platform key"),
+        })
+    }
+}
+
+impl PermittedPlatform {
+    /// The service itself: background jobs and the command line.
+    #[must_use]
+    pub fn system(job: &'static str) -> Self {
+        Self { context: Context::system(job), organizations: None }
+    }
+
+    /// What is written down of the caller.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The organizations that the caller may name; `None` means all.
+    #[must_use]
+    pub fn organizations(&self) -> Option<&[OrganizationId]> {
+        self.organizations.as_deref()
+    }
+}

@@ -1,0 +1,53 @@
+//! Time as a parameter. `clippy.toml` bans the global clocks elsewhere, so that a test can own every "now".
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+/// Where "now" comes from: the machine, or a test.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    // What a test added to the machine's time. Absent in production.
+    ahead: Option<Arc<Mutex<Duration>>>,
+}
+
+impl Clock {
+    /// The machine's time.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The machine's time plus whatever [`Self::advance`] added: time goes on, and jumps when told to.
+    #[must_use]
+    pub fn adjustable() -> Self {
+        Self { ahead: Some(Arc::default()) }
+    }
+
+    /// Jumps ahead; does nothing to a system clock.
+    pub fn advance(&self, by: Duration) {
+        if let Some(ahead) = &self.ahead {
+            *ahead.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        }
+    }
+
+    fn ahead(&self) -> Duration {
+        self.ahead.as_ref().map_or(Duration::ZERO, |ahead| *ahead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Wall time in whole microseconds: the precision that Postgres keeps, so that a value read back equals the one
+    /// written.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
+    pub fn now(&self) -> DateTime<Utc> {
+        (Utc::now() + self.ahead()).trunc_subsecs(6)
+    }
+
+    /// Monotonic time, for lifetimes of what is kept in memory.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
+    pub fn instant(&self) -> Instant {
+        Instant::now() + self.ahead()
+    }
+}

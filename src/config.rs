@@ -1,0 +1,184 @@
+//! Configuration: every option is a flag and an environment variable, with its default in `--help`.
+
+#![expect(clippy::doc_markdown, reason = "these comments are the help texts, where backticks would show")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::Args;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::telemetry::LogFormat;
+
+/// Where the data is. Shared by the server and by the commands that work on the database.
+#[derive(Args, Clone)]
+#[expect(missing_debug_implementations, reason = "sqlx shows passwords in it")]
+pub struct DatabaseConfig {
+    /// Postgres, as `postgres://user:password@host/database`. The user must be no more than a member of the roles
+    /// tenancy_app, tenancy_ingest and tenancy_platform. Without it a Postgres of our own is started in the data directory
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    pub database_url: Option<PgConnectOptions>,
+
+    /// A login of its own for work across tenants, a member of tenancy_platform; otherwise DATABASE_URL serves for it
+    #[arg(long, env = "TENANCY_PLATFORM_DATABASE_URL", hide_env_values = true, global = true)]
+    pub platform_database_url: Option<PgConnectOptions>,
+
+    /// The owner of the schema. When set, the server migrates at start; `tenancy migrate` needs it
+    #[arg(long, env = "TENANCY_MIGRATION_URL", hide_env_values = true, global = true)]
+    pub migration_url: Option<PgConnectOptions>,
+
+    /// Where the embedded Postgres keeps its data [default: ./.tenancy, or as root a place that Postgres' user can reach]
+    #[arg(long, env = "TENANCY_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// The most connections to the database for requests; background work has eight more
+    #[arg(long, env = "TENANCY_DATABASE_CONNECTIONS", default_value_t = 20, global = true,
+          value_parser = clap::value_parser!(u32).range(6..=10_000))]
+    pub database_connections: u32,
+
+    /// The longest wait for a connection before a request is answered UNAVAILABLE
+    #[arg(long, env = "TENANCY_DATABASE_WAIT", default_value = "2s", value_parser = duration, global = true)]
+    pub database_wait: Duration,
+}
+
+/// How logs are written.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// What is logged, in the syntax of RUST_LOG
+    #[arg(long, env = "TENANCY_LOG", default_value = "info,sqlx=warn", global = true)]
+    pub log: String,
+
+    /// How logs are written
+    #[arg(long, env = "TENANCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+}
+
+/// How the server serves.
+#[derive(Args, Clone, Debug)]
+pub struct ServeConfig {
+    /// Where gRPC is served
+    #[arg(long, env = "TENANCY_LISTEN", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, env = "TENANCY_ADMIN_LISTEN", default_value = "127.0.0.1:9464")]
+    pub admin_listen: SocketAddr,
+
+    /// Let an embedded Postgres, which is meant for a developer's machine, serve other machines too
+    #[arg(long, env = "TENANCY_ALLOW_REMOTE_EMBEDDED")]
+    pub allow_remote_embedded: bool,
+
+    /// Threads that serve requests [default: one a core]
+    #[arg(long, env = "TENANCY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// The longest a request may take, and what it gets when it names no deadline
+    #[arg(long, env = "TENANCY_REQUEST_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// The most requests in flight; one more is answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "TENANCY_REQUESTS_IN_FLIGHT", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub requests_in_flight: u32,
+
+    /// The most requests in flight on one connection
+    #[arg(long, env = "TENANCY_STREAMS_PER_CONNECTION", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub streams_per_connection: u32,
+
+    /// How often a silent connection is pinged
+    #[arg(long, env = "TENANCY_KEEPALIVE", default_value = "30s", value_parser = duration)]
+    pub keepalive: Duration,
+
+    /// When connections are asked to reconnect, give or take a tenth
+    #[arg(long, env = "TENANCY_CONNECTION_AGE", default_value = "30m", value_parser = duration)]
+    pub connection_age: Duration,
+
+    /// How long requests in flight may take to end at shutdown
+    #[arg(long, env = "TENANCY_SHUTDOWN_GRACE", default_value = "15s", value_parser = duration)]
+    pub shutdown_grace: Duration,
+
+    /// How long the server waits for its database at start
+    #[arg(long, env = "TENANCY_STARTUP_WAIT", default_value = "60s", value_parser = duration)]
+    pub startup_wait: Duration,
+
+    /// How long keys and organizations are believed while the change log cannot be read
+    #[arg(long, env = "TENANCY_CACHE_LIFETIME", default_value = "30s", value_parser = duration)]
+    pub cache_lifetime: Duration,
+
+    /// Memory of one argon2id run, in KiB; keys are rehashed when they are rotated
+    #[arg(long, env = "TENANCY_ARGON2_MEMORY_KIB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(8..=262_144))]
+    pub argon2_memory_kib: u32,
+
+    /// Passes of one argon2id run
+    #[arg(long, env = "TENANCY_ARGON2_PASSES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub argon2_passes: u32,
+
+    /// Threads for argon2id [default: half the cores]
+    #[arg(long, env = "TENANCY_ARGON2_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub argon2_threads: Option<u16>,
+
+    /// How old a usage event may be when it is recorded
+    #[arg(long, env = "TENANCY_USAGE_ACCEPTED_AGE", default_value = "35d", value_parser = duration)]
+    pub usage_accepted_age: Duration,
+
+    /// How far ahead of the clock a usage event may be
+    #[arg(long, env = "TENANCY_USAGE_ACCEPTED_AHEAD", default_value = "5m", value_parser = duration)]
+    pub usage_accepted_ahead: Duration,
+
+    /// How long raw usage events are kept; their aggregates stay. At least the accepted age and eight days more
+    #[arg(long, env = "TENANCY_USAGE_RETENTION", default_value = "90d", value_parser = duration)]
+    pub usage_retention: Duration,
+
+    /// How long a deleted organization can be brought back
+    #[arg(long, env = "TENANCY_PURGE_AFTER", default_value = "30d", value_parser = duration)]
+    pub purge_after: Duration,
+}
+
+/// What makes a configuration impossible.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Raw events would be dropped while a retry can still name them.
+    #[error(
+        "TENANCY_USAGE_RETENTION must be at least TENANCY_USAGE_ACCEPTED_AGE and eight days (a weekly partition and a \
+         day): a retry of an event must find the event"
+    )]
+    Retention,
+    /// The embedded Postgres would serve strangers.
+    #[error(
+        "{0} is not a loopback address, and the embedded Postgres is meant for a developer's machine: set DATABASE_URL, \
+         or TENANCY_ALLOW_REMOTE_EMBEDDED=true if you mean it"
+    )]
+    Remote(SocketAddr),
+}
+
+impl ServeConfig {
+    /// Fails for what cannot go together; `embedded` tells whether the Postgres is our own.
+    pub fn check(&self, embedded: bool) -> Result<(), ConfigError> {
+        if self.usage_retention < self.usage_accepted_age + Duration::from_hours(8 * 24) {
+            return Err(ConfigError::Retention);
+        }
+        if embedded && !self.allow_remote_embedded && !self.listen.ip().is_loopback() {
+            return Err(ConfigError::Remote(self.listen));
+        }
+        Ok(())
+    }
+}
+
+/// Between the machine's durations and the calendar's; a configured one is never too long.
+#[must_use]
+pub fn calendar(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+/// At most a hundred years, so that no sum of a time and a duration can overflow.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > Duration::from_hours(100 * 366 * 24) {
+        return Err("must be at most a hundred years".into());
+    }
+    Ok(duration)
+}

@@ -1,0 +1,28 @@
+//! The deadline of the request being served, known to whatever waits on its behalf.
+//!
+//! A task-local, because it concerns the pool and the statement timeout, five calls below the layer that sets it, and
+//! nobody between.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+tokio::task_local! {
+    static DEADLINE: Instant;
+}
+
+/// Runs `work` with a deadline; tells nobody to stop by itself.
+pub async fn scope<F: Future>(deadline: Instant, work: F) -> F::Output {
+    DEADLINE.scope(deadline, work).await
+}
+
+/// What is left of the request's time at `now`, at most `limit`; all of `limit` outside a request.
+#[must_use]
+pub fn remaining(now: Instant, limit: Duration) -> Duration {
+    DEADLINE.try_with(|deadline| deadline.saturating_duration_since(now)).map_or(limit, |left| left.min(limit))
+}
+
+/// Whether a request is being served, and not a background job.
+#[must_use]
+pub fn is_set() -> bool {
+    DEADLINE.try_with(|_| ()).is_ok()
+}

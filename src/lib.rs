@@ -1,0 +1,71 @@
+//! Tenancy: organizations, members, API keys, usage metering and quotas for a platform, over gRPC on Postgres.
+//!
+//! # The map
+//!
+//! | module | what it is for | what it may import |
+//! |---|---|---|
+//! | [`error`], [`clock`], [`deadline`], [`proto`] | the error type, the time, the request's deadline, generated code | nothing of ours |
+//! | [`ids`], [`filter`], [`page`] | identifiers, filters and pages of lists | `error` |
+//! | [`model`] | validated types and their rules, one file a resource; no I/O | the above, and the values of `auth` |
+//! | [`facts`] | a cache that is loaded once however many ask | nothing of ours |
+//! | [`auth`] | keys, permissions, principals; the auth layer; the gate | the above, `repository`, `transport`'s layer trait |
+//! | [`repository`] | the only place with SQL; one file a resource | `model`, `auth`'s values, and what those may |
+//! | [`metering`] | usage on its way in, and how time is cut for figures | `model`, `repository`, `auth`'s proofs |
+//! | [`service`] | the gRPC services, one file a resource; `convert/` between protobuf and model | all above |
+//! | [`transport`] | connections and tower layers; the admin port | `auth`, `status`, `repository::database` |
+//! | [`worker`] | background jobs; each has a step that a test drives | `repository`, and the caches it keeps true |
+//! | [`status`] | the only mapping of an error to the wire | `error` |
+//! | [`app`], [`config`], [`telemetry`] | composition, options, logs and metrics | anything |
+//! | [`cli`], [`demo`] | the commands, and the data they show | anything |
+//!
+//! `auth` holds both values without I/O (`permission`, `principal`, `keys`) and what does I/O with them (`directory`,
+//! `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
+//! is opened with a [`auth::principal::Permitted`], and only the gate makes one for a caller. A tidy test holds the
+//! imports to this table.
+//!
+//! # One request, walked through
+//!
+//! `MemberService/AddMember`, from the socket:
+//!
+//! 1. [`transport::serve`] accepted the connection on one of the serving threads, each with a runtime of its own.
+//! 2. [`transport::layers`] lists the layers in order: the request gets an id and a log span, an ErrorInfo on whatever
+//!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
+//! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
+//!    before; [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
+//! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
+//!    that the message names. The gate finds it, intersects with the role of the user acted for, and makes the proof.
+//! 5. [`repository::database`] opens a tenant scope with that proof: BEGIN, role and organization in one round trip.
+//! 6. [`repository::member`] runs the statements, writes the audit record, and announces the change to all replicas, in
+//!    the same transaction. Row level security holds whatever the statements forgot.
+//! 7. The handler commits and replies. [`worker::changes`] of every replica reads the announcement and forgets what it
+//!    knew of that membership.
+//!
+//! A new RPC touches its `.proto`, `auth/permission.rs`, `service/<resource>.rs` with its `convert/`,
+//! `repository/<resource>.rs`, and a case in `tests/it/isolation/cases.rs`; a test fails for whatever is forgotten.
+//!
+//! # Deliberately absent
+//!
+//! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
+//! outside a scope, the owner's migrations aside. No cache that is right only if a notification arrives.
+
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod deadline;
+pub mod demo;
+pub mod error;
+pub mod facts;
+pub mod filter;
+pub mod ids;
+pub mod metering;
+pub mod model;
+pub mod page;
+pub mod proto;
+pub mod repository;
+pub mod service;
+pub mod status;
+pub mod telemetry;
+pub mod transport;
+pub mod worker;

@@ -1,0 +1,139 @@
+//! Tests of the queue: its bounds, and whose turn it is.
+
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::Clock;
+use crate::model::usage::{Event, EventId, Quantity};
+
+type Reply = oneshot::Receiver<Result<Vec<Verdict>, Error>>;
+
+const LIMITS: Limits = Limits {
+    capacity: Load { events: 1000, bytes: 1 << 20 },
+    batch_events: 100,
+    batch_organizations: 4,
+    turn_events: 20,
+};
+
+fn job(organization: u128, events: usize) -> (Job, Reply) {
+    let event = Event {
+        event_id: EventId::read("event_id", "a").unwrap(),
+        occurred_at: DateTime::UNIX_EPOCH,
+        meter_id: Uuid::from_u128(1).into(),
+        quantity: Quantity::ONE,
+        subject: String::new(),
+        properties: None,
+    };
+    let (reply, waiter) = oneshot::channel();
+    let job = Job {
+        organization_id: Uuid::from_u128(organization).into(),
+        candidates: vec![Candidate { event, recordable: true }; events],
+        reply,
+        queued_at: Clock::system().instant(),
+    };
+    (job, waiter)
+}
+
+/// Pushes jobs until one is refused; returns their waiters.
+fn flood(queue: &Queue, organization: u128, events: usize, most: usize) -> Vec<Reply> {
+    let mut waiters = Vec::new();
+    while waiters.len() < most {
+        let (job, waiter) = job(organization, events);
+        if queue.push(job).is_err() {
+            break;
+        }
+        waiters.push(waiter);
+    }
+    waiters
+}
+
+fn taken(batch: &[Job]) -> Vec<(u128, usize)> {
+    batch.iter().map(|job| (job.organization_id.uuid().as_u128(), job.candidates.len())).collect()
+}
+
+#[tokio::test]
+async fn a_flood_delays_nobody_else() {
+    let queue = Queue::new(LIMITS);
+    let _flood = flood(&queue, 1, 10, 40);
+    let (small, _small) = job(2, 1);
+    queue.push(small).unwrap();
+    let batch = taken(&queue.next().await.unwrap());
+    assert!(batch.contains(&(2, 1)), "it came last and is in the first batch: {batch:?}");
+    assert_eq!(batch.iter().map(|(_, events)| events).sum::<usize>(), 91);
+    let rest = taken(&queue.next().await.unwrap());
+    assert_eq!(rest.len(), 10, "alone, the flood fills a batch");
+}
+
+#[tokio::test]
+async fn large_jobs_get_no_more_than_small_ones() {
+    let queue = Queue::new(Limits { capacity: Load { events: 100_000, bytes: 1 << 30 }, ..LIMITS });
+    let _large = flood(&queue, 1, 50, 40);
+    let _small = flood(&queue, 2, 1, 2000);
+    let mut events = HashMap::<u128, usize>::new();
+    for _ in 0..20 {
+        for (organization, count) in taken(&queue.next().await.unwrap()) {
+            *events.entry(organization).or_default() += count;
+        }
+    }
+    let (large, small) = (events[&1], events[&2]);
+    assert!(large.abs_diff(small) <= 100, "{large} and {small}");
+}
+
+#[tokio::test]
+async fn a_batch_has_few_organizations() {
+    let queue = Queue::new(LIMITS);
+    let mut waiters = Vec::new();
+    for organization in 1..=6 {
+        waiters.extend(flood(&queue, organization, 1, 2));
+    }
+    assert_eq!(taken(&queue.next().await.unwrap()), [1, 1, 2, 2, 3, 3, 4, 4].map(|organization| (organization, 1)));
+    assert_eq!(taken(&queue.next().await.unwrap()), [5, 5, 6, 6].map(|organization| (organization, 1)));
+}
+
+#[tokio::test]
+async fn a_job_larger_than_a_batch_or_a_turn_is_taken() {
+    let queue = Queue::new(LIMITS);
+    let (large, _large) = job(1, 300);
+    queue.push(large).unwrap();
+    let (other, _other) = job(2, 1);
+    queue.push(other).unwrap();
+    assert_eq!(taken(&queue.next().await.unwrap()), [(2, 1)], "it gathers credit meanwhile");
+    assert_eq!(taken(&queue.next().await.unwrap()), [(1, 300)]);
+    assert_eq!(queue.load(), Load::default());
+}
+
+#[tokio::test]
+async fn an_organization_leaves_room_for_others() {
+    let queue = Queue::new(LIMITS);
+    let first = flood(&queue, 1, 10, usize::MAX);
+    assert_eq!(first.len(), 50, "alone, half of the queue");
+    let second = flood(&queue, 2, 10, usize::MAX);
+    assert_eq!(second.len(), 25, "half of the rest");
+    assert_eq!(flood(&queue, 3, 100, 1).len(), 1);
+    assert_eq!(flood(&queue, 4, 200, 1).len(), 0, "there is an end of it");
+
+    let bytes = Queue::new(Limits { capacity: Load { events: 1000, bytes: 100 }, ..LIMITS });
+    assert_eq!(bytes.push(job(1, 1).0), Err(Refused::Full));
+}
+
+#[tokio::test]
+async fn who_has_gone_is_left_out() {
+    let queue = Queue::new(LIMITS);
+    drop(flood(&queue, 1, 10, 5));
+    let _here = flood(&queue, 1, 7, 1);
+    assert_eq!(taken(&queue.next().await.unwrap()), [(1, 7)]);
+    assert_eq!(queue.load(), Load::default());
+}
+
+#[tokio::test]
+async fn a_closed_queue_is_emptied() {
+    let queue = Queue::new(LIMITS);
+    let _waiters = flood(&queue, 1, 100, 3);
+    queue.close();
+    assert_eq!(queue.push(job(2, 1).0), Err(Refused::Closed));
+    assert_eq!(queue.next().await.unwrap().len(), 1);
+    assert_eq!(queue.close_and_empty().len(), 2);
+    assert!(queue.next().await.is_none());
+    assert_eq!(queue.load(), Load::default());
+}

@@ -1,0 +1,14 @@
+//! Validated types and their rules, one file a resource. No I/O, no protobuf, no SQL: a value of these types is right,
+//! because there is no way to make a wrong one.
+
+pub mod api_key;
+pub mod audit_event;
+pub mod etag;
+pub mod member;
+pub mod meter;
+pub mod organization;
+pub mod origin;
+pub mod platform_key;
+pub mod text;
+pub mod usage;
+pub mod user;

@@ -1,0 +1,239 @@
+//! Organizations: what an organization is and what its fields may be.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Violation;
+use crate::ids::OrganizationId;
+use crate::model::text::Labels;
+
+/// How long a deleted organization can be brought back, in days, unless configured otherwise.
+pub const PURGE_AFTER_DAYS: i64 = 30;
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Organization {
+    /// Its id.
+    pub organization_id: OrganizationId,
+    /// What can be changed with a mask.
+    #[serde(flatten)]
+    pub profile: Profile,
+    /// When and why it was suspended.
+    pub suspension: Option<Suspension>,
+    /// When it was deleted, and when it is purged.
+    pub deletion: Option<Deletion>,
+    /// Counts the changes.
+    pub revision: i64,
+    /// When it was created.
+    pub create_time: DateTime<Utc>,
+    /// The last change.
+    pub update_time: DateTime<Utc>,
+}
+
+/// The fields of an organization that are given at creation and changed with a mask.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Profile {
+    /// The name in URLs.
+    pub slug: String,
+    /// The name for people.
+    pub display_name: String,
+    /// What it pays for.
+    pub plan: Plan,
+    /// Empty or an address.
+    pub contact_email: String,
+    /// Empty or an address.
+    pub billing_email: String,
+    /// In which its days and months turn.
+    pub time_zone: chrono_tz::Tz,
+    /// ISO 4217.
+    pub currency: String,
+    /// BCP 47.
+    pub locale: String,
+    /// How dates are shown.
+    pub date_format: String,
+    /// Empty or an https URI.
+    pub logo_uri: String,
+    /// Empty or `#rrggbb`.
+    pub primary_color: String,
+    /// Free labels.
+    pub labels: Labels,
+    /// `None`: no limit.
+    pub member_limit: Option<i32>,
+    /// A JSON object.
+    pub settings: Value,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            slug: String::new(),
+            display_name: String::new(),
+            plan: Plan::Free,
+            contact_email: String::new(),
+            billing_email: String::new(),
+            time_zone: chrono_tz::UTC,
+            currency: "USD".into(),
+            locale: "en".into(),
+            date_format: DATE_FORMATS[0].into(),
+            logo_uri: String::new(),
+            primary_color: String::new(),
+            labels: Labels::new(),
+            member_limit: None,
+            settings: Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
+/// When and why an organization was suspended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Suspension {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// Why, as the operator put it.
+    pub reason: String,
+}
+
+/// When an organization was deleted.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Deletion {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// When everything of it goes for good.
+    pub purge_time: DateTime<Utc>,
+}
+
+/// What an organization pays for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Plan {
+    Free,
+    Starter,
+    Pro,
+    Enterprise,
+}
+
+impl Plan {
+    /// As in the API and the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Starter => "starter",
+            Self::Pro => "pro",
+            Self::Enterprise => "enterprise",
+        }
+    }
+
+    /// Reads the name of a plan.
+    pub fn parse(field: &str, text: &str) -> Result<Self, Violation> {
+        [Self::Free, Self::Starter, Self::Pro, Self::Enterprise]
+            .into_iter()
+            .find(|plan| plan.as_str() == text)
+            .ok_or_else(|| Violation::new(field, "must be free, starter, pro or enterprise"))
+    }
+}
+
+/// 3 to 63 characters of a-z, 0-9 and single hyphens, starting with a letter, not ending with a hyphen. Never a UUID: the
+/// first character alone would not tell, so the form is refused.
+pub fn slug(field: &str, text: &str) -> Result<String, Violation> {
+    let good = (3..=63).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && !text.contains("--")
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && crate::ids::parse_uuid(text).is_none();
+    if good {
+        return Ok(text.to_owned());
+    }
+    let rule = "must be 3 to 63 characters of a-z, 0-9 and single hyphens, starting with a letter, and no UUID";
+    Err(Violation::new(field, rule))
+}
+
+/// An IANA zone that this build knows.
+pub fn time_zone(field: &str, text: &str) -> Result<chrono_tz::Tz, Violation> {
+    text.parse().map_err(|_| Violation::new(field, "must be an IANA time zone such as Europe/Rome"))
+}
+
+/// An ISO 4217 code in upper case.
+pub fn currency(field: &str, text: &str) -> Result<String, Violation> {
+    iso_currency::Currency::from_code(text)
+        .map(|currency| currency.code().to_owned())
+        .ok_or_else(|| Violation::new(field, "must be an ISO 4217 code such as EUR"))
+}
+
+/// A BCP 47 tag by its form: a language of 2 or 3 letters, then subtags of 1 to 8 letters and digits.
+pub fn locale(field: &str, text: &str) -> Result<String, Violation> {
+    let mut subtags = text.split('-');
+    let good = text.len() <= 35
+        && subtags.next().is_some_and(|language| {
+            (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_lowercase())
+        })
+        && subtags.all(|tag| (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric()));
+    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be a BCP 47 tag such as en or pt-BR")) }
+}
+
+const DATE_FORMATS: [&str; 4] = ["YYYY-MM-DD", "DD/MM/YYYY", "MM/DD/YYYY", "DD.MM.YYYY"];
+
+/// One of the known date formats.
+pub fn date_format(field: &str, text: &str) -> Result<String, Violation> {
+    if DATE_FORMATS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(Violation::new(field, format!("must be one of {}", DATE_FORMATS.join(", "))))
+}
+
+/// Empty, or an https URI with a host, of at most 2048 characters.
+pub fn logo_uri(field: &str, text: &str) -> Result<String, Violation> {
+    let good = text.is_empty()
+        || (text.len() <= 2048
+            && text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some()));
+    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be empty or an https URI")) }
+}
+
+/// Empty, or `#` and six hexadecimal digits.
+pub fn primary_color(field: &str, text: &str) -> Result<String, Violation> {
+    let good = text.is_empty()
+        || text.strip_prefix('#').is_some_and(|hex| hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be empty or a colour such as #1a73e8")) }
+}
+
+/// Absent, or 1 to 1,000,000.
+pub fn member_limit(field: &str, limit: Option<i32>) -> Result<Option<i32>, Violation> {
+    match limit {
+        Some(limit) if !(1..=1_000_000).contains(&limit) => {
+            Err(Violation::new(field, "must be 1 to 1000000, or absent for no limit"))
+        }
+        limit => Ok(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs() {
+        for good in ["abc", "techcorp", "a1-b2-c3"] {
+            assert!(slug("slug", good).is_ok(), "{good}");
+        }
+        let uuid = "a1234567-1234-7234-8234-123456789abc";
+        for bad in ["", "ab", "1abc", "abc-", "a--b", "Abc", "a_b", &"a".repeat(64), uuid] {
+            assert!(slug("slug", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn zones_currencies_and_the_rest() {
+        assert!(time_zone("f", "Asia/Kathmandu").is_ok());
+        assert!(time_zone("f", "Mars/Olympus").is_err());
+        assert!(currency("f", "EUR").is_ok());
+        assert!(currency("f", "eur").is_err() && currency("f", "XYZ").is_err());
+        assert!(locale("f", "zh-Hant-TW").is_ok() && locale("f", "e").is_err() && locale("f", "en_US").is_err());
+        assert!(logo_uri("f", "https://cdn.example/x.png").is_ok() && logo_uri("f", "http://x/y").is_err());
+        assert!(primary_color("f", "#1a73E8").is_ok() && primary_color("f", "1a73e8").is_err());
+        assert!(member_limit("f", Some(0)).is_err() && member_limit("f", None).is_ok());
+    }
+}

@@ -1,0 +1,22 @@
+//! The only place with SQL. `database.rs` holds the pools, `scope.rs` the scopes that are the only way to a connection;
+//! every other file is one resource, its functions taking the scope they need.
+
+pub mod api_key;
+pub mod api_key_use;
+pub mod audit_event;
+pub mod changes;
+pub mod database;
+pub mod embedded;
+pub mod error;
+pub mod idempotency;
+pub mod key_lookup;
+pub mod member;
+pub mod meter;
+pub mod migrate;
+pub mod organization;
+pub mod platform_key;
+pub mod purge;
+pub mod scope;
+pub mod upkeep;
+pub mod usage;
+pub mod user;

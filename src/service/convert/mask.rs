@@ -1,0 +1,44 @@
+//! Update masks (AIP-134).
+
+use prost_types::FieldMask;
+
+use crate::error::{Error, Violation};
+
+/// The fields a mask names, of those that can be changed; `*` names them all, and the name of a message all in it.
+/// Error: `INVALID_FIELD` on `update_mask`.
+pub fn fields(mask: Option<FieldMask>, known: &[&'static str]) -> Result<Vec<&'static str>, Error> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    if paths.is_empty() {
+        return Err(Violation::new("update_mask", "must name at least one field").into());
+    }
+    let mut fields = Vec::new();
+    for path in &paths {
+        let before = fields.len();
+        let within = format!("{path}.");
+        fields.extend(known.iter().filter(|field| path == "*" || *field == path || field.starts_with(&within)));
+        if fields.len() == before {
+            let description = format!("names {path:?}, which cannot be changed; fields are {}", known.join(", "));
+            return Err(Violation::new("update_mask", description).into());
+        }
+    }
+    fields.sort_unstable();
+    fields.dedup();
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expansion() {
+        let known = &["a", "b.c", "b.d"];
+        let of =
+            |paths: &[&str]| fields(Some(FieldMask { paths: paths.iter().map(ToString::to_string).collect() }), known);
+        assert_eq!(of(&["a", "a"]).unwrap(), ["a"]);
+        assert_eq!(of(&["b"]).unwrap(), ["b.c", "b.d"]);
+        assert_eq!(of(&["*"]).unwrap(), ["a", "b.c", "b.d"]);
+        assert!(of(&[]).is_err() && of(&["x"]).is_err() && of(&["b.x"]).is_err() && of(&[""]).is_err());
+        assert!(fields(None, known).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The gRPC services, one file a resource. A handler is validate → authorize → repository → reply.
+
+pub mod api_key;
+pub mod audit_event;
+pub mod convert;
+pub mod idempotency;
+pub mod member;
+pub mod meter;
+pub mod organization;
+pub mod usage;
+pub mod user;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use tonic::service::Routes;
+use tonic::{Request, Status};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::auth::authenticator::Authenticator;
+use crate::auth::gate::Gate;
+use crate::auth::last_used::LastUsed;
+use crate::auth::principal::Caller;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::metering::catalog::Catalog;
+use crate::metering::recorder::Recorder;
+use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::api_key_service_server::ApiKeyServiceServer;
+use crate::proto::v1::audit_service_server::AuditServiceServer;
+use crate::proto::v1::member_service_server::MemberServiceServer;
+use crate::proto::v1::meter_service_server::MeterServiceServer;
+use crate::proto::v1::organization_service_server::OrganizationServiceServer;
+use crate::proto::v1::usage_service_server::UsageServiceServer;
+use crate::proto::v1::user_service_server::UserServiceServer;
+use crate::repository::database::Database;
+use crate::service::api_key::ApiKeys;
+use crate::service::audit_event::Audit;
+use crate::service::member::Members;
+use crate::service::meter::Meters;
+use crate::service::organization::Organizations;
+use crate::service::usage::Usage;
+use crate::service::user::Users;
+
+/// What every service works with.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Where scopes come from.
+    pub database: Database,
+    /// Lets callers in.
+    pub gate: Gate,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// All that the services are made of.
+#[derive(Clone, Debug)]
+pub struct Ingredients {
+    /// What every one works with.
+    pub shared: Shared,
+    /// Verifies keys.
+    pub authenticator: Arc<Authenticator>,
+    /// Notes their use.
+    pub last_used: Arc<LastUsed>,
+    /// The meters in memory.
+    pub catalog: Arc<Catalog>,
+    /// Takes usage in.
+    pub recorder: Recorder,
+    /// How long a deleted organization can be brought back.
+    pub purge_after: TimeDelta,
+}
+
+/// Every service there is, with health and reflection: the one place where they are registered.
+pub fn routes(
+    ingredients: Ingredients,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let Ingredients { shared, authenticator, last_used, catalog, recorder, purge_after } = ingredients;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients can show the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(ApiKeyServiceServer::new(ApiKeys { shared: shared.clone(), authenticator, last_used }))
+        .add_service(AuditServiceServer::new(Audit { shared: shared.clone() }))
+        .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
+        .add_service(MeterServiceServer::new(Meters { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
+        .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
+        .add_service(UsageServiceServer::new(Usage { shared: shared.clone(), catalog, recorder }))
+        .add_service(UserServiceServer::new(Users { shared }));
+    Ok(routes.routes())
+}
+
+/// Takes a request apart into who sent it and what it says. The auth layer has put the caller there; without one the
+/// service was mounted outside of it.
+fn open<T>(mut request: Request<T>) -> Result<(Caller, T), Status> {
+    let caller = request
+        .extensions_mut()
+        .remove::<Caller>()
+        .ok_or_else(|| Error::internal("a request came past the auth layer without a caller"))?;
+    Ok((caller, request.into_inner()))
+}

@@ -1,0 +1,65 @@
+//! Ends requests at their deadline: the caller's `grpc-timeout`, or ours where there is none or it is longer.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use crate::clock::Clock;
+use crate::deadline;
+use crate::error::Error;
+use crate::transport::middleware::{Middleware, Next, Request, Response};
+
+/// The layer.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    /// The time.
+    pub clock: Clock,
+    /// The longest a request may take, and what it gets without a `grpc-timeout`.
+    pub longest: Duration,
+}
+
+impl Middleware for Deadline {
+    async fn handle<N: Next>(&self, request: Request, mut next: N) -> Response {
+        // What cannot be read is no timeout; the specification calls for ignoring it.
+        let asked = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+        let time = asked.map_or(self.longest, |asked| asked.min(self.longest));
+        // Unary calls only so far: a stream's reply begins at once, and its time is its own affair.
+        let deadline = self.clock.instant() + time;
+        match tokio::time::timeout(time, deadline::scope(deadline, next.run(request))).await {
+            Ok(response) => response,
+            Err(_) => Status::from(Error::DeadlineExceeded).into_http(),
+        }
+    }
+}
+
+/// Reads `<1 to 8 digits><unit>`, the unit being one of H, M, S, m, u, n.
+fn parse(value: &str) -> Option<Duration> {
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
+        for bad in ["", "m", "250", "-1S", "123456789S", "1é", "1x"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The way of a request from the socket to a service: connections in `serve.rs`, the layers and their order in
+//! `layers.rs`, each layer in a file of its own, the admin port in `admin.rs`.
+
+pub mod admin;
+pub mod context;
+pub mod deadline;
+pub mod error_info;
+pub mod layers;
+pub mod limit;
+pub mod middleware;
+pub mod panic;
+pub mod serve;

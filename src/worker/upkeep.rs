@@ -1,0 +1,98 @@
+//! Upkeep: partitions made ahead and dropped behind, deleted organizations purged, old request ids and changes
+//! forgotten.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::principal::PermittedPlatform;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::repository::database::Database;
+use crate::repository::scope::Purpose;
+use crate::repository::{changes, idempotency, purge, upkeep};
+
+/// How often it is done.
+const INTERVAL: Duration = Duration::from_mins(10);
+
+/// How far ahead partitions are made: a service that was down for weeks still finds the one it needs.
+const AHEAD: TimeDelta = TimeDelta::days(28);
+
+/// How long request ids are kept (AIP-155).
+const REQUEST_IDS: TimeDelta = TimeDelta::hours(24);
+
+/// How long changes are kept, in seconds; a replica that reads none for ten minutes starts anew.
+const CHANGES_SECONDS: f64 = 3600.0;
+
+/// How usage is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct UpkeepOptions {
+    /// How old an event may be when it is recorded.
+    pub accepted_age: TimeDelta,
+    /// How long raw events are kept.
+    pub retention: TimeDelta,
+}
+
+/// Does all of it once. What fails does not keep the rest from being done; the first failure is returned.
+pub async fn run_once(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
+    let outcomes = [
+        partitions(database, clock, options).await,
+        purge_organizations(database, clock).await,
+        forget(database, clock).await,
+    ];
+    outcomes.into_iter().collect()
+}
+
+/// Makes the partitions that events of the next weeks need, and drops those past their retention.
+pub async fn partitions(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
+    let permitted = PermittedPlatform::system("upkeep");
+    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+    let now = clock.now();
+    let made = upkeep::create_usage_partitions(&mut scope, now - options.accepted_age, now + AHEAD).await?;
+    scope.commit().await?;
+    // Apart, so that a reader in the way of a drop does not keep partitions from being made.
+    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+    let dropped = upkeep::drop_usage_partitions(&mut scope, now - options.retention).await?;
+    scope.commit().await?;
+    if !made.is_empty() || !dropped.is_empty() {
+        tracing::info!(?made, ?dropped, "usage partitions");
+    }
+    Ok(())
+}
+
+async fn purge_organizations(database: &Database, clock: &Clock) -> Result<(), Error> {
+    let permitted = PermittedPlatform::system("upkeep");
+    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+    let due = purge::due(&mut scope, clock.now()).await?;
+    drop(scope);
+    for organization in due {
+        let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+        if purge::purge(&mut scope, organization, clock.now()).await? {
+            scope.commit().await?;
+            tracing::info!(%organization, "an organization was purged");
+        }
+    }
+    Ok(())
+}
+
+async fn forget(database: &Database, clock: &Clock) -> Result<(), Error> {
+    let permitted = PermittedPlatform::system("upkeep");
+    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+    idempotency::forget(&mut scope, clock.now() - REQUEST_IDS).await?;
+    changes::prune(&mut scope, CHANGES_SECONDS).await?;
+    scope.commit().await
+}
+
+/// Goes on until `shutdown`. The first time was at start.
+pub async fn run(database: &Database, clock: &Clock, options: UpkeepOptions, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = run_once(database, clock, options).await {
+            tracing::warn!(%error, "upkeep failed; it is tried again");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the generated tests ask of each RPC: the request by which an attacker would reach into the victim's
+//! organization. A new RPC without a case here fails the build of trust.
+
+use prost::Message;
+use prost_types::{FieldMask, Timestamp};
+use tenancy::proto::v1;
+use tenancy::worker::last_used;
+
+use crate::harness::{Tenant, World};
+
+/// A tenant with a row in every tenant table.
+#[derive(Clone, Debug)]
+pub struct Furnished {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// A member of it, an owner.
+    pub user_id: String,
+    /// A meter of its own.
+    pub meter_id: String,
+}
+
+impl Furnished {
+    /// Makes one by the API.
+    pub async fn create(world: &World, slug: &str) -> Self {
+        let tenant = world.tenant(slug).await;
+        let user_id = tenant.member(world, "owner", "owner").await;
+        let meter = v1::Meter {
+            key: format!("{slug}.calls"),
+            display_name: "Calls".into(),
+            aggregation: v1::MeterAggregation::Sum.into(),
+            ..v1::Meter::default()
+        };
+        // With a request id, for the table of repeatable requests.
+        let request =
+            v1::CreateMeterRequest { meter: Some(meter), request_id: "018f0000-0000-7000-8000-000000000001".into() };
+        let created = tenant.client.meters().create_meter(request).await.unwrap().into_inner();
+        let meter_id = created.meter.unwrap().meter_id;
+        let event = v1::UsageEvent { meter: format!("{slug}.calls"), ..v1::UsageEvent::default() };
+        let request = v1::RecordUsageRequest { events: vec![event], ..Default::default() };
+        let recorded = tenant.client.usage().record_usage(request).await.unwrap().into_inner();
+        assert_eq!(recorded.results[0].status(), v1::UsageEventStatus::Recorded);
+        // Or wait half a minute.
+        last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
+        Self { tenant, user_id, meter_id }
+    }
+}
+
+/// The attacks on one RPC.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its path.
+    pub path: &'static str,
+    /// The request that names the victim's organization; absent where a request names none.
+    pub organization: Option<Vec<u8>>,
+    /// The request that names a resource of the victim's inside the attacker's own organization, and the reason of the
+    /// refusal; absent where a request names none.
+    pub resource: Option<(Vec<u8>, &'static str)>,
+}
+
+fn case(path: &'static str) -> Case {
+    Case { path, organization: None, resource: None }
+}
+
+impl Case {
+    fn organization(mut self, request: impl Message) -> Self {
+        self.organization = Some(request.encode_to_vec());
+        self
+    }
+
+    fn resource(mut self, request: impl Message, reason: &'static str) -> Self {
+        self.resource = Some((request.encode_to_vec(), reason));
+        self
+    }
+}
+
+/// Every RPC's case, for a victim.
+#[expect(clippy::too_many_lines, reason = "one entry an RPC")]
+pub fn cases(victim: &Furnished) -> Vec<Case> {
+    let organization_id = || victim.tenant.id.clone();
+    let user_id = || victim.user_id.clone();
+    let api_key_id = || victim.tenant.key_id.clone();
+    let mask = |path: &str| Some(FieldMask { paths: vec![path.into()] });
+    let organization = || v1::Organization {
+        organization_id: organization_id(),
+        display_name: "Taken".into(),
+        ..v1::Organization::default()
+    };
+    let api_key = |organization_id: String| v1::ApiKey {
+        organization_id,
+        api_key_id: api_key_id(),
+        display_name: "Taken".into(),
+        kind: v1::ApiKeyKind::SecretLive.into(),
+        scopes: vec!["usage.read".into()],
+        ..v1::ApiKey::default()
+    };
+    let user = || v1::User { user_id: user_id(), display_name: "Taken".into(), ..v1::User::default() };
+    let meter = || v1::Meter {
+        organization_id: organization_id(),
+        key: "taken".into(),
+        display_name: "Taken".into(),
+        aggregation: v1::MeterAggregation::Sum.into(),
+        ..v1::Meter::default()
+    };
+    let query = |organization_id: String| v1::QueryUsageRequest {
+        organization_id,
+        meter: victim.meter_id.clone(),
+        start_time: Some(Timestamp { seconds: 1_700_000_100, nanos: 0 }),
+        end_time: Some(Timestamp { seconds: 1_700_001_000, nanos: 0 }),
+        bucket: v1::UsageBucket::Day.into(),
+        ..Default::default()
+    };
+    vec![
+        case("/tenancy.v1.ApiKeyService/CreateApiKey")
+            .organization(v1::CreateApiKeyRequest { api_key: Some(api_key(organization_id())), ..Default::default() }),
+        case("/tenancy.v1.ApiKeyService/GetApiKey")
+            .organization(v1::GetApiKeyRequest { organization_id: organization_id(), api_key_id: api_key_id() })
+            .resource(v1::GetApiKeyRequest { api_key_id: api_key_id(), ..Default::default() }, "API_KEY_NOT_FOUND"),
+        case("/tenancy.v1.ApiKeyService/ListApiKeys")
+            .organization(v1::ListApiKeysRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.ApiKeyService/UpdateApiKey")
+            .organization(v1::UpdateApiKeyRequest {
+                api_key: Some(api_key(organization_id())),
+                update_mask: mask("display_name"),
+            })
+            .resource(
+                v1::UpdateApiKeyRequest { api_key: Some(api_key(String::new())), update_mask: mask("display_name") },
+                "API_KEY_NOT_FOUND",
+            ),
+        case("/tenancy.v1.ApiKeyService/RotateApiKey")
+            .organization(v1::RotateApiKeyRequest {
+                organization_id: organization_id(),
+                api_key_id: api_key_id(),
+                ..Default::default()
+            })
+            .resource(v1::RotateApiKeyRequest { api_key_id: api_key_id(), ..Default::default() }, "API_KEY_NOT_FOUND"),
+        case("/tenancy.v1.ApiKeyService/RevokeApiKey")
+            .organization(v1::RevokeApiKeyRequest {
+                organization_id: organization_id(),
+                api_key_id: api_key_id(),
+                ..Default::default()
+            })
+            .resource(v1::RevokeApiKeyRequest { api_key_id: api_key_id(), ..Default::default() }, "API_KEY_NOT_FOUND"),
+        // Names no organization, and answers with a code: rpcs.rs has a test of its own.
+        case("/tenancy.v1.ApiKeyService/VerifyApiKey"),
+        case("/tenancy.v1.AuditService/ListAuditEvents")
+            .organization(v1::ListAuditEventsRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.MemberService/AddMember").organization(v1::AddMemberRequest {
+            organization_id: organization_id(),
+            user_id: user_id(),
+            role: "viewer".into(),
+            ..Default::default()
+        }),
+        case("/tenancy.v1.MemberService/GetMember")
+            .organization(v1::GetMemberRequest { organization_id: organization_id(), user_id: user_id() })
+            .resource(v1::GetMemberRequest { user_id: user_id(), ..Default::default() }, "MEMBER_NOT_FOUND"),
+        case("/tenancy.v1.MemberService/ListMembers")
+            .organization(v1::ListMembersRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.MemberService/UpdateMemberRole")
+            .organization(v1::UpdateMemberRoleRequest {
+                organization_id: organization_id(),
+                user_id: user_id(),
+                role: "viewer".into(),
+                ..Default::default()
+            })
+            .resource(
+                v1::UpdateMemberRoleRequest { user_id: user_id(), role: "viewer".into(), ..Default::default() },
+                "MEMBER_NOT_FOUND",
+            ),
+        case("/tenancy.v1.MemberService/RemoveMember")
+            .organization(v1::RemoveMemberRequest {
+                organization_id: organization_id(),
+                user_id: user_id(),
+                ..Default::default()
+            })
+            .resource(v1::RemoveMemberRequest { user_id: user_id(), ..Default::default() }, "MEMBER_NOT_FOUND"),
+        case("/tenancy.v1.MeterService/CreateMeter")
+            .organization(v1::CreateMeterRequest { meter: Some(meter()), ..Default::default() }),
+        case("/tenancy.v1.MeterService/GetMeter")
+            .organization(v1::GetMeterRequest { organization_id: organization_id(), meter: victim.meter_id.clone() })
+            .resource(v1::GetMeterRequest { meter: victim.meter_id.clone(), ..Default::default() }, "METER_NOT_FOUND"),
+        case("/tenancy.v1.MeterService/ListMeters")
+            .organization(v1::ListMetersRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.OrganizationService/CreateOrganization"),
+        case("/tenancy.v1.OrganizationService/GetOrganization")
+            .organization(v1::GetOrganizationRequest { organization_id: organization_id() }),
+        case("/tenancy.v1.OrganizationService/ListOrganizations"),
+        case("/tenancy.v1.OrganizationService/UpdateOrganization").organization(v1::UpdateOrganizationRequest {
+            organization: Some(organization()),
+            update_mask: mask("display_name"),
+            ..Default::default()
+        }),
+        case("/tenancy.v1.OrganizationService/SuspendOrganization")
+            .organization(v1::SuspendOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.OrganizationService/ResumeOrganization")
+            .organization(v1::ResumeOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.OrganizationService/DeleteOrganization")
+            .organization(v1::DeleteOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.OrganizationService/UndeleteOrganization")
+            .organization(v1::UndeleteOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.UsageService/QueryUsage")
+            .organization(query(organization_id()))
+            .resource(query(String::new()), "METER_NOT_FOUND"),
+        case("/tenancy.v1.UsageService/RecordUsage").organization(v1::RecordUsageRequest {
+            organization_id: organization_id(),
+            events: vec![v1::UsageEvent { meter: "victim.calls".into(), ..v1::UsageEvent::default() }],
+        }),
+        case("/tenancy.v1.UserService/CreateUser"),
+        case("/tenancy.v1.UserService/GetUser")
+            .organization(v1::GetUserRequest { organization_id: organization_id(), user_id: user_id() })
+            .resource(v1::GetUserRequest { user_id: user_id(), ..Default::default() }, "USER_NOT_FOUND"),
+        case("/tenancy.v1.UserService/ListUsers")
+            .organization(v1::ListUsersRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.UserService/UpdateUser")
+            .organization(v1::UpdateUserRequest {
+                organization_id: organization_id(),
+                user: Some(user()),
+                update_mask: mask("display_name"),
+            })
+            .resource(
+                v1::UpdateUserRequest { user: Some(user()), update_mask: mask("display_name"), ..Default::default() },
+                "NOT_THAT_USER",
+            ),
+        // Takes a permission that no tenant can hold, and names no organization.
+        case("/tenancy.v1.UserService/DeactivateUser"),
+    ]
+}

@@ -1,0 +1,77 @@
+//! Every tenant table, found in the catalog, with each of the four verbs: in B's scope, A's rows are neither seen nor
+//! changed, and none can be slipped in for A.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, PgPool};
+
+use crate::harness::{Tenant, World};
+use crate::isolation::cases::Furnished;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_verb_reaches_another_tenants_rows() {
+    let world = World::start().await;
+    let victim = Furnished::create(&world, "victim").await;
+    let attacker = Furnished::create(&world, "attacker").await.tenant;
+    let superuser = &world.database.superuser;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'
+         WHERE n.nspname = 'tenancy' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1",
+    )
+    .fetch_all(superuser)
+    .await
+    .unwrap();
+    assert!(tables.len() >= 11, "{tables:?}");
+
+    for table in &tables {
+        let before = rows(superuser, table, &victim.tenant).await;
+        assert!(!before.is_empty(), "{table}: the victim has no row here, so this would prove nothing");
+        for role in ["tenancy_app", "tenancy_ingest"] {
+            attack(&world, role, table, &attacker, &victim.tenant).await;
+        }
+        let after = rows(superuser, table, &victim.tenant).await;
+        assert_eq!(before, after, "{table}");
+    }
+}
+
+/// The victim's rows as they are, each as text.
+async fn rows(superuser: &PgPool, table: &str, tenant: &Tenant) -> Vec<String> {
+    let sql = format!("SELECT t::text FROM tenancy.{table} t WHERE organization_id = '{}' ORDER BY 1", tenant.id);
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(superuser).await.unwrap()
+}
+
+async fn attack(world: &World, role: &str, table: &str, attacker: &Tenant, victim: &Tenant) {
+    let setting = if role == "tenancy_app" { "organization_id" } else { "ingest_organizations" };
+    let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL tenancy.{setting} = '{}'", attacker.id);
+    let mut connection = PgConnection::connect_with(&world.database.service).await.unwrap();
+    for attack in [
+        // Named, and not named at all: a statement without a condition is the commonest mistake.
+        format!("SELECT count(*) FROM tenancy.{table} WHERE organization_id = '{}'", victim.id),
+        format!("SELECT count(*) FROM tenancy.{table} WHERE organization_id <> '{}'", attacker.id),
+        format!("UPDATE tenancy.{table} SET organization_id = organization_id WHERE organization_id = '{}'", victim.id),
+        format!("UPDATE tenancy.{table} SET organization_id = '{}'", victim.id),
+        format!("DELETE FROM tenancy.{table} WHERE organization_id = '{}'", victim.id),
+        format!(
+            "INSERT INTO tenancy.{table} SELECT (jsonb_populate_record(t, '{{\"organization_id\": \"{}\"}}')).* \
+             FROM tenancy.{table} t",
+            victim.id
+        ),
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut connection).await.unwrap();
+        match sqlx::raw_sql(AssertSqlSafe(attack.clone())).fetch_all(&mut connection).await {
+            Ok(rows) => {
+                use sqlx::Row as _;
+                let seen: i64 = rows.first().map_or(0, |row| row.try_get(0).unwrap_or(0));
+                assert_eq!(seen, 0, "{role}: {attack}");
+            }
+            // Refused for want of the grant, or by the policy's check.
+            Err(error) => {
+                let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
+                assert_eq!(code.as_deref(), Some("42501"), "{role}: {attack}: {error}");
+            }
+        }
+        // Kept, if it did anything: the rows are compared afterwards.
+        sqlx::raw_sql("COMMIT").execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}

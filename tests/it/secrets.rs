@@ -1,0 +1,134 @@
+//! I10: no secret is stored or logged in clear, whatever is done with keys.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use tenancy::proto::v1;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use crate::harness::keys::{create, knock, operate, publishable_key, revoke, rotate, secret_key, update, verify};
+use crate::harness::{World, refused};
+
+static LISTENING: AtomicBool = AtomicBool::new(false);
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Writes to [`LOG`].
+#[derive(Clone, Copy, Debug)]
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        log().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn log() -> MutexGuard<'static, Vec<u8>> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps all that this process logs while [`LISTENING`]: more than any configuration of the service would write.
+fn listen() {
+    let kept = fmt::layer()
+        .with_ansi(false)
+        .with_writer(|| Log)
+        .with_filter(dynamic_filter_fn(|_, _| LISTENING.load(Ordering::Relaxed)))
+        .with_filter(LevelFilter::TRACE);
+    tracing_subscriber::registry().with(kept).init();
+    LISTENING.store(true, Ordering::Relaxed);
+}
+
+/// Every table of the database as text, by its name.
+async fn dump(superuser: &PgPool) -> Vec<(String, String)> {
+    let tables = "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(superuser).await.unwrap();
+    let mut dumped = Vec::new();
+    for table in tables {
+        let rows = AssertSqlSafe(format!("SELECT to_jsonb(t)::text || t::text FROM {table} t"));
+        let rows = sqlx::query(rows).fetch_all(superuser).await.unwrap();
+        let text: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        dumped.push((table, text.join("\n")));
+    }
+    dumped
+}
+
+/// Every form in which `bytea` columns could show a text: as hex.
+fn hex(text: &str) -> String {
+    text.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_stored_or_logged() {
+    listen();
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let mut keys = vec![tenant.key.clone()];
+    for arguments in [&["create", "--name", "op"][..], &["create", "--name", "svc", "--scope", "keys.verify"]] {
+        keys.push(operate(&world, arguments).await.unwrap().trim().to_owned());
+    }
+    // With request ids, whose replies are kept.
+    let request = v1::CreateApiKeyRequest {
+        api_key: Some(secret_key(&["organizations.read"])),
+        request_id: "018f6d2e-0000-7000-8000-000000000001".into(),
+    };
+    let created = tenant.client.api_keys().create_api_key(request.clone()).await.unwrap().into_inner();
+    let replayed = tenant.client.api_keys().create_api_key(request).await.unwrap().into_inner();
+    assert_eq!(replayed.secret, "");
+    let key = created.api_key.unwrap();
+    keys.push(created.secret);
+    let request = v1::RotateApiKeyRequest {
+        api_key_id: key.api_key_id.clone(),
+        request_id: "018f6d2e-0000-7000-8000-000000000002".into(),
+        ..Default::default()
+    };
+    keys.push(tenant.client.api_keys().rotate_api_key(request).await.unwrap().into_inner().secret);
+    keys.push(rotate(&tenant.client, &key.api_key_id, None).await.unwrap().1);
+    let (public, text) = create(&tenant.client, publishable_key(&["https://a.example"])).await.unwrap();
+    keys.push(text);
+    update(&tenant.client, v1::ApiKey { disabled: true, ..public }, &["disabled"]).await.unwrap();
+    for key in &keys {
+        verify(&tenant.client, key).await.unwrap();
+        let _ = knock(&world.client(key)).await;
+        let _ = knock(&world.anonymous().header("authorization", &format!("Bearer {key}"))).await;
+        let _ = refused(knock(&world.anonymous().header("authorization", &format!("Basic {key}"))).await);
+        // Cut short, or with something at its end: a text that was meant as a key is treated as one.
+        let _ = refused(knock(&world.client(&key[..key.len() - 1])).await);
+        let _ = refused(knock(&world.client(&format!("{key}x"))).await);
+    }
+    revoke(&tenant.client, &key.api_key_id).await.unwrap();
+    tenancy::worker::last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
+    assert!(keys.iter().all(|key| key.len() > 49), "all have secrets");
+
+    LISTENING.store(false, Ordering::Relaxed);
+    let mut places = dump(&world.database.superuser).await;
+    let stored = |name: &str| places.iter().find(|(table, _)| table == name).map(|(_, text)| text.as_str()).unwrap();
+    assert!(stored("tenancy.api_keys").contains("$argon2id$"), "the dump is one");
+    assert!(stored("tenancy.idempotent_requests").contains(&hex("SECRET_ALREADY_SHOWN")), "replies are looked into");
+    assert!(stored("tenancy.api_keys").contains(&keys[3][8..24]), "lookup ids are stored");
+    for (table, text) in &places {
+        let may = matches!(table.as_str(), "tenancy.api_keys" | "tenancy.platform_keys");
+        assert!(may || !(text.contains("argon2") || text.contains(&hex("argon2"))), "a hash in {table}");
+    }
+    places.push(("the log".into(), String::from_utf8(std::mem::take(&mut *log())).unwrap()));
+    assert!(places.last().unwrap().1.contains("tenancy"), "something was logged");
+    for key in &keys {
+        let secret = &key[key.len() - 33..key.len() - 6];
+        for (place, text) in &places {
+            for needle in [secret.to_owned(), hex(secret)] {
+                let at = text.find(&needle);
+                let around = at.map(|at| text[at.saturating_sub(300)..at].to_owned());
+                assert!(at.is_none(), "a secret in {place}: …{}", around.unwrap());
+            }
+        }
+    }
+}
