@@ -25,6 +25,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::Failure;
+use crate::support::cpu;
 use crate::support::load::{Outcome, Pace, Work, run};
 use crate::support::report;
 use crate::support::server::{Server, keyed};
@@ -125,9 +126,9 @@ async fn measure(server: &Server, bare: SocketAddr) -> Result<(), Failure> {
     let mut outcomes: [Vec<(Outcome, Option<f64>)>; 3] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, outcomes) in outcomes.iter_mut().enumerate() {
-            let before = processor_time(KINDS[kind].1);
+            let before = cpu::threads(KINDS[kind].1);
             let outcome = run(&server.clock, callers(kind), Pace::Closed, ROUND).await?;
-            let spent = before.zip(processor_time(KINDS[kind].1)).map(|(before, after)| after.saturating_sub(before));
+            let spent = before.zip(cpu::threads(KINDS[kind].1)).map(|(before, after)| after.saturating_sub(before));
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
             let micros = spent.map(|spent| spent.as_secs_f64() * 1e6 / outcome.done.max(1) as f64);
             outcomes.push((outcome, micros));
@@ -147,15 +148,6 @@ async fn measure(server: &Server, bare: SocketAddr) -> Result<(), Failure> {
 fn median(mut outcomes: Vec<(Outcome, Option<f64>)>) -> (Outcome, Option<f64>) {
     outcomes.sort_by(|a, b| a.0.rate().total_cmp(&b.0.rate()));
     outcomes.swap_remove(outcomes.len() / 2)
-}
-
-/// The processor time that a thread of ours has had so far.
-fn processor_time(thread: &str) -> Option<Duration> {
-    let tasks = std::fs::read_dir("/proc/self/task").ok()?.flatten().map(|task| task.path());
-    let mut ours =
-        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread));
-    let spent = std::fs::read_to_string(ours.next()?.join("schedstat")).ok()?;
-    Some(Duration::from_nanos(spent.split_whitespace().next()?.parse().ok()?))
 }
 
 fn tell(outcomes: &[(Outcome, Option<f64>); 3], halved: &[Outcome]) -> Result<(), Failure> {

@@ -109,8 +109,7 @@ pub async fn start(
         accepted_age: calendar(config.usage_accepted_age),
         retention: calendar(config.usage_retention),
     };
-    // Before the first event: the partition that it needs may be missing after weeks without service.
-    upkeep::partitions(&database, &clock, upkeep_options).await?;
+    upkeep::ensure_partitions(&database, &clock, upkeep_options, config.startup_wait).await?;
 
     let directory = Arc::new(Directory::new(database.clone(), clock.clone(), config.cache_lifetime));
     let keys = key_cache(config)?;
@@ -128,6 +127,7 @@ pub async fn start(
         last_used: Arc::clone(&last_used),
         catalog: Arc::clone(&catalog),
         recorder,
+        usage_retention: upkeep_options.retention,
         purge_after: calendar(config.purge_after),
     };
     let routes = service::routes(ingredients, health_service).map_err(|error| AppError::Start(error.to_string()))?;
@@ -139,6 +139,7 @@ pub async fn start(
     let layer_options = LayerOptions {
         longest_request: config.request_timeout,
         requests_in_flight: usize::try_from(config.requests_in_flight).unwrap_or(usize::MAX),
+        streams: usize::try_from(config.streams).unwrap_or(usize::MAX),
     };
     let service = layers::around(routes, authenticate, layer_options, &clock);
 
@@ -159,9 +160,9 @@ pub async fn start(
         max_streams: config.streams_per_connection,
     };
     let threads = config.threads.map_or_else(cores, usize::from);
-    for number in 0..threads {
+    for (number, thread) in serve::Threads::seats(threads).into_iter().enumerate() {
         let listener = grpc.try_clone().map_err(|error| AppError::Start(error.to_string()))?;
-        serving.thread(number, serve::run(listener, service.clone(), connections, tokens.draining.clone()))?;
+        serving.thread(number, serve::run(listener, thread, service.clone(), connections, tokens.draining.clone()))?;
     }
     drop(grpc);
     serving.spawn("health", health::run(reporter, database.clone(), tokens.draining.clone()));

@@ -88,6 +88,11 @@ pub struct ServeConfig {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub streams_per_connection: u32,
 
+    /// The most streams of usage that are open at once; each holds at most 12 MiB of events that are not acknowledged
+    #[arg(long, env = "TENANCY_STREAMS", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub streams: u32,
+
     /// How often a silent connection is pinged
     #[arg(long, env = "TENANCY_KEEPALIVE", default_value = "30s", value_parser = duration)]
     pub keepalive: Duration,

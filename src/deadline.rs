@@ -6,9 +6,16 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 tokio::task_local! {
     static DEADLINE: Instant;
 }
+
+/// Cancelled when the connection of a request is asked to go away, because it is old or because the service stops. A
+/// stream, which would end by itself some day or never, ends soon then. Every stream finds it in its extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Ending(pub CancellationToken);
 
 /// Runs `work` with a deadline; tells nobody to stop by itself.
 pub async fn scope<F: Future>(deadline: Instant, work: F) -> F::Output {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::keys::argon_pool::ArgonPool;
@@ -22,7 +23,7 @@ use crate::metering::recorder::{Accepted, Draft, Recorder};
 use crate::metering::writer::{Writer, WriterOptions};
 use crate::model::api_key::{self, ApiKey};
 use crate::model::member::Role;
-use crate::model::meter::{Aggregation, Definition};
+use crate::model::meter::{self, Aggregation, Measure, NewMeter};
 use crate::model::organization::{self, Plan};
 use crate::model::usage::{EventId, Quantity};
 use crate::model::user;
@@ -85,10 +86,49 @@ const PEOPLE: &[(&str, &str)] = &[
     ("Alice Chen", "alice.chen@digital-agency.example.com"),
 ];
 
-/// The platform-wide meters that the usage is of: key, name, unit, aggregation.
-const METERS: &[(&str, &str, &str, Aggregation)] = &[
-    ("api.requests", "API requests", "request", Aggregation::Count),
-    ("ai.tokens", "AI tokens", "token", Aggregation::Sum),
+struct DemoMeter {
+    key: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    aggregation: Aggregation,
+    value_property: Option<&'static str>,
+    group_by: &'static [&'static str],
+}
+
+/// The platform-wide meters. The usage is of the first two.
+const METERS: &[DemoMeter] = &[
+    DemoMeter {
+        key: "api.requests",
+        name: "API requests",
+        unit: "request",
+        aggregation: Aggregation::Count,
+        value_property: None,
+        group_by: &["endpoint"],
+    },
+    DemoMeter {
+        key: "ai.tokens",
+        name: "AI tokens",
+        unit: "token",
+        aggregation: Aggregation::Sum,
+        value_property: None,
+        group_by: &["model"],
+    },
+    DemoMeter {
+        key: "users.active",
+        name: "Active users",
+        unit: "user",
+        aggregation: Aggregation::UniqueCount,
+        value_property: None,
+        group_by: &[],
+    },
+    DemoMeter {
+        key: "storage.bytes",
+        name: "Storage in use",
+        unit: "byte",
+        aggregation: Aggregation::Latest,
+        value_property: Some("bytes"),
+        group_by: &[],
+    },
 ];
 
 /// A key that was made, shown this once.
@@ -128,18 +168,31 @@ async fn partitions(database: &Database, clock: &Clock, accepted: Accepted) -> R
     scope.commit().await
 }
 
+impl DemoMeter {
+    fn new_meter(&self) -> NewMeter {
+        NewMeter {
+            key: self.key.to_owned(),
+            profile: meter::Profile {
+                display_name: self.name.to_owned(),
+                description: String::new(),
+                unit: self.unit.to_owned(),
+            },
+            measure: Measure {
+                aggregation: self.aggregation,
+                value_property: self.value_property.map(str::to_owned),
+                group_by: self.group_by.iter().map(ToString::to_string).collect(),
+                filter: Vec::new(),
+            },
+        }
+    }
+}
+
 async fn meters(database: &Database, clock: &Clock) -> Result<(), Error> {
     let mut scope = database.platform(&PermittedPlatform::system(JOB), Purpose::PlatformMeters).await?;
     let known = repository::meter::platform_wide(&mut scope).await?;
-    for (key, display_name, unit, aggregation) in METERS {
-        if known.iter().all(|meter| meter.definition.key != *key) {
-            let definition = Definition {
-                key: (*key).to_owned(),
-                display_name: (*display_name).to_owned(),
-                unit: (*unit).to_owned(),
-                aggregation: *aggregation,
-            };
-            repository::meter::create_platform_wide(&mut scope, definition, clock.now()).await?;
+    for demo in METERS {
+        if known.iter().all(|meter| meter.key != demo.key) {
+            repository::meter::create(&mut scope, demo.new_meter(), clock.now()).await?;
         }
     }
     scope.commit().await
@@ -266,18 +319,25 @@ async fn usage(
     let drafts = (0..RECORDS)
         .filter(|number| (first..first + demo.share).contains(&(number % 10)))
         .map(|number| {
-            let (meter, ..) = METERS[usize::from(number % 4 == 0)];
+            let of_tokens = number % 4 == 0;
+            let meter = METERS[usize::from(of_tokens)].key;
+            let properties = match (of_tokens, number % 3) {
+                (true, 0) => json!({"model": "large"}),
+                (true, _) => json!({"model": "small"}),
+                (false, 0) => json!({"endpoint": "/v1/chat"}),
+                (false, _) => json!({"endpoint": "/v1/search"}),
+            };
             let (person, _) = demo.members[number as usize % demo.members.len()];
             // Spread over the days without a pattern that shows: 37 and 100 have no common divisor.
-            let quantity = if number % 4 == 0 { 100 + number * 37 % 100 * 25 } else { 1 };
+            let quantity = if of_tokens { 100 + number * 37 % 100 * 25 } else { 1 };
             let draft = || {
                 Ok(Draft {
                     event_id: Some(EventId::read("event_id", &format!("demo-{number}"))?),
                     occurred_at: Some(until - TimeDelta::hours(i64::from(number) * 30 * 24 / i64::from(RECORDS))),
                     meter: meter.to_owned(),
-                    quantity: Quantity::parse("quantity", &quantity.to_string())?,
+                    quantity: Some(Quantity::parse("quantity", &quantity.to_string())?),
                     subject: PEOPLE[person].1.to_owned(),
-                    properties: None,
+                    properties: Some(properties),
                 })
             };
             draft()

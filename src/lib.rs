@@ -43,6 +43,23 @@
 //! A new RPC touches its `.proto`, `auth/permission.rs`, `service/<resource>.rs` with its `convert/`,
 //! `repository/<resource>.rs`, and a case in `tests/it/isolation/cases.rs`; a test fails for whatever is forgotten.
 //!
+//! # One event, walked through
+//!
+//! An event of `UsageService/RecordUsage` or `StreamUsage`, after the same layers:
+//!
+//! 1. `service::usage::intake` validates the events; [`metering::parcel`] sorts them by the organizations they name, and
+//!    the gate makes a proof for each. On a stream, `service::usage::pipeline` bounds what is not acknowledged.
+//! 2. [`metering::recorder`] finds the meter in [`metering::catalog`], has [`model::usage`] measure the event (value,
+//!    groups, filter), and judges its time.
+//! 3. [`metering::writer`] takes it from a fair and bounded queue into a transaction with whatever else waits, one that no
+//!    other writer of the replica shares an organization with.
+//! 4. [`repository::usage::ingest`] inserts events that are new, and adds what they come to, series by series and quarter
+//!    of an hour by quarter, in one statement. What was there before is compared, and nothing is added.
+//! 5. After the commit every caller hears of each of its events.
+//!
+//! [`repository::usage::figures`] answers from these aggregates, and from raw events where they are too coarse;
+//! [`repository::usage::void`] takes an event out again; [`repository::usage::recount`] checks that all of it is true.
+//!
 //! # Deliberately absent
 //!
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tenancy::clock::Clock;
 
 use crate::support::Failure;
+use crate::support::latencies::Latencies;
 
 /// What a load did.
 #[derive(Clone, Debug)]
@@ -13,14 +14,12 @@ pub struct Outcome {
     pub done: u64,
     /// How long all of it took, from the first request to the last answer.
     pub took: Duration,
-    /// The latency of each request, ascending.
-    latencies: Vec<Duration>,
+    latencies: Latencies,
 }
 
 impl Outcome {
     /// What was done in so much time, by requests of these latencies.
-    pub fn new(done: u64, took: Duration, mut latencies: Vec<Duration>) -> Self {
-        latencies.sort_unstable();
+    pub fn new(done: u64, took: Duration, latencies: Latencies) -> Self {
         Self { done, took, latencies }
     }
 
@@ -32,9 +31,8 @@ impl Outcome {
     }
 
     /// The latency that so many of a thousand requests did not exceed, in milliseconds.
-    pub fn latency_ms(&self, per_mille: usize) -> f64 {
-        let rank = (self.latencies.len() * per_mille).div_ceil(1000).saturating_sub(1);
-        self.latencies.get(rank).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+    pub fn latency_ms(&self, per_mille: u64) -> f64 {
+        self.latencies.ms(per_mille)
     }
 }
 
@@ -42,6 +40,11 @@ impl Outcome {
 pub trait Work: Send + 'static {
     /// Does the next thing.
     fn next(&mut self) -> impl Future<Output = Result<Option<u64>, Failure>> + Send;
+
+    /// Waits for what is still under way at the end, and returns how much that was.
+    fn finish(&mut self) -> impl Future<Output = Result<u64, Failure>> + Send {
+        std::future::ready(Ok(0))
+    }
 }
 
 /// When the workers do what they do.
@@ -52,6 +55,9 @@ pub enum Pace {
     /// One thing in so much time, answered or not: latency counts from when it was due.
     Every(Duration),
 }
+
+/// How exact a timer is.
+const TICK: Duration = Duration::from_millis(1);
 
 /// Has all the workers work at once, until they have nothing left or the time is up.
 pub async fn run<W: Work>(clock: &Clock, workers: Vec<W>, pace: Pace, most: Duration) -> Result<Outcome, Failure> {
@@ -66,11 +72,11 @@ pub async fn run<W: Work>(clock: &Clock, workers: Vec<W>, pace: Pace, most: Dura
         };
         tasks.spawn(work(clock.clone(), worker, pace, first, began + most));
     }
-    let (mut done, mut latencies) = (0, Vec::new());
+    let (mut done, mut latencies) = (0, Latencies::default());
     while let Some(ended) = tasks.join_next().await {
         let (more, theirs) = ended??;
         done += more;
-        latencies.extend(theirs);
+        latencies.merge(&theirs);
     }
     Ok(Outcome::new(done, clock.instant() - began, latencies))
 }
@@ -81,16 +87,16 @@ async fn work<W: Work>(
     pace: Pace,
     mut due: Instant,
     end: Instant,
-) -> Result<(u64, Vec<Duration>), Failure> {
-    let (mut done, mut latencies) = (0, Vec::new());
+) -> Result<(u64, Latencies), Failure> {
+    let (mut done, mut latencies) = (0, Latencies::default());
     loop {
         let start = match pace {
             Pace::Closed => clock.instant(),
             Pace::Every(_) if due <= clock.instant() => due,
             Pace::Every(_) => {
                 tokio::time::sleep_until(due.into()).await;
-                // The timer's own millisecond is not the service's.
-                clock.instant()
+                // The timer's own millisecond is not the service's. What it is late beyond that is the machine's, and counts.
+                clock.instant().min(due + TICK)
             }
         };
         if start >= end {
@@ -98,10 +104,11 @@ async fn work<W: Work>(
         }
         let Some(more) = worker.next().await? else { break };
         done += more;
-        latencies.push(clock.instant() - start);
+        latencies.add(clock.instant() - start);
         if let Pace::Every(interval) = pace {
             due += interval;
         }
     }
+    done += worker.finish().await?;
     Ok((done, latencies))
 }

@@ -1,5 +1,7 @@
 //! What the benchmarks share: a service with a Postgres of its own, load, and tables of the outcome.
 
+pub mod cpu;
+pub mod latencies;
 pub mod load;
 pub mod report;
 pub mod server;

@@ -28,7 +28,8 @@ pub struct Server {
     pub clock: Clock,
     /// An operator's key.
     pub operator: String,
-    running: Running,
+    /// The service.
+    pub running: Running,
     runtime: Runtime,
     // Before the directory is removed, Postgres is down: fields drop in this order.
     embedded: Option<Embedded>,

@@ -111,7 +111,8 @@ impl Authenticator {
         let (now, wall) = (self.clock.instant(), self.clock.now());
         let verdict = match self.keys.warm(&key, now, wall) {
             Some(verdict) => verdict,
-            None => self.verify_cold(&key, now, wall).await?,
+            // Boxed, as it is rare and large: the state of what is awaited here is moved with every request.
+            None => Box::pin(self.verify_cold(&key, now, wall)).await?,
         };
         let Verdict::Verified(record) = verdict else {
             return Ok(Outcome::NotFound);

@@ -165,7 +165,8 @@ impl Gate {
         match parse_uuid(named) {
             Some(id) => Ok(Some(id.into())),
             None if crate::model::organization::slug("organization_id", named).is_ok() => {
-                self.directory.organization_by_slug(named).await
+                // Boxed, as it is rare and large.
+                Box::pin(self.directory.organization_by_slug(named)).await
             }
             None => Err(Violation::new("organization_id", "must be a UUID or a slug").into()),
         }

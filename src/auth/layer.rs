@@ -18,6 +18,7 @@ use crate::ids::UserId;
 use crate::model::origin;
 use crate::transport::context::RequestId;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::stream::is_stream;
 
 /// The header that may carry the key instead of `authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -40,7 +41,7 @@ pub struct Authenticate {
 }
 
 impl Middleware for Authenticate {
-    async fn handle<N: Next>(&self, mut request: Request, mut next: N) -> Response {
+    async fn handle<N: Next>(&self, mut request: Request, next: &mut N) -> Response {
         let Some((method, permission)) = Permission::of_method(request.uri().path()) else {
             let path = request.uri().path();
             if PUBLIC.iter().any(|public| path.starts_with(public)) {
@@ -51,14 +52,54 @@ impl Middleware for Authenticate {
             return Status::unimplemented("there is no such method").into_http();
         };
         let request_id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
-        match self.caller(request.headers(), request_id, method, permission).await {
+        match self.caller(request.headers(), Arc::clone(&request_id), method, permission).await {
             Ok(caller) => {
+                if is_stream(method) {
+                    let headers = credentials(request.headers());
+                    let renewal = Renewal { layer: self.clone(), headers, request_id, method, permission };
+                    request.extensions_mut().insert(renewal);
+                }
                 request.extensions_mut().insert(caller);
                 next.run(request).await
             }
             Err(error) => Status::from(error).into_http(),
         }
     }
+}
+
+/// Who sends a stream, asked anew as often as its service likes: a key that was good when the stream began may not be
+/// now. In the extensions of every stream, beside the caller that it began with.
+#[derive(Clone)]
+pub struct Renewal {
+    layer: Authenticate,
+    headers: HeaderMap,
+    request_id: Arc<str>,
+    method: &'static str,
+    permission: Permission,
+}
+
+impl std::fmt::Debug for Renewal {
+    // The headers carry the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewal").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+impl Renewal {
+    /// The caller as of now. From memory, as for any request with a key that was seen before.
+    ///
+    /// Errors: what a new request with these headers would be refused for.
+    pub async fn caller(&self) -> Result<Caller, Error> {
+        self.layer.caller(&self.headers, Arc::clone(&self.request_id), self.method, self.permission).await
+    }
+}
+
+/// The headers that say who is calling, and for whom.
+fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let named = [AUTHORIZATION, API_KEY, ORIGIN, ACTING_USER];
+    let all =
+        named.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name.clone(), value.clone())));
+    all.collect()
 }
 
 impl Authenticate {

@@ -92,10 +92,16 @@ permissions! {
     MetersCreate = "meters.create", Admin;
     /// Read meters.
     MetersRead = "meters.read", Viewer;
+    /// Change what people read of meters.
+    MetersUpdate = "meters.update", Admin;
+    /// Archive meters.
+    MetersArchive = "meters.archive", Admin;
     /// Record usage.
     UsageWrite = "usage.write", Member;
     /// Query usage.
     UsageRead = "usage.read", Viewer;
+    /// Take recorded events out of the figures.
+    UsageVoid = "usage.void", Admin;
     /// Read the audit.
     AuditRead = "audit.read", Admin;
 }
@@ -115,9 +121,11 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.MemberService/ListMembers", Permission::MembersRead),
     ("/tenancy.v1.MemberService/RemoveMember", Permission::MembersRemove),
     ("/tenancy.v1.MemberService/UpdateMemberRole", Permission::MembersUpdate),
+    ("/tenancy.v1.MeterService/ArchiveMeter", Permission::MetersArchive),
     ("/tenancy.v1.MeterService/CreateMeter", Permission::MetersCreate),
     ("/tenancy.v1.MeterService/GetMeter", Permission::MetersRead),
     ("/tenancy.v1.MeterService/ListMeters", Permission::MetersRead),
+    ("/tenancy.v1.MeterService/UpdateMeter", Permission::MetersUpdate),
     ("/tenancy.v1.OrganizationService/CreateOrganization", Permission::OrganizationsCreate),
     ("/tenancy.v1.OrganizationService/DeleteOrganization", Permission::OrganizationsDelete),
     ("/tenancy.v1.OrganizationService/GetOrganization", Permission::OrganizationsRead),
@@ -126,8 +134,12 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.OrganizationService/SuspendOrganization", Permission::OrganizationsSuspend),
     ("/tenancy.v1.OrganizationService/UndeleteOrganization", Permission::OrganizationsDelete),
     ("/tenancy.v1.OrganizationService/UpdateOrganization", Permission::OrganizationsUpdate),
+    ("/tenancy.v1.UsageService/GetUsageSummary", Permission::UsageRead),
+    ("/tenancy.v1.UsageService/ListUsageEvents", Permission::UsageRead),
     ("/tenancy.v1.UsageService/QueryUsage", Permission::UsageRead),
     ("/tenancy.v1.UsageService/RecordUsage", Permission::UsageWrite),
+    ("/tenancy.v1.UsageService/StreamUsage", Permission::UsageWrite),
+    ("/tenancy.v1.UsageService/VoidUsageEvent", Permission::UsageVoid),
     ("/tenancy.v1.UserService/CreateUser", Permission::UsersCreate),
     ("/tenancy.v1.UserService/DeactivateUser", Permission::UsersDeactivate),
     ("/tenancy.v1.UserService/GetUser", Permission::UsersRead),

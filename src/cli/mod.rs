@@ -8,6 +8,7 @@ pub mod first_start;
 pub mod migrate;
 pub mod operator;
 pub mod serve;
+pub mod usage;
 
 use clap::{Parser, Subcommand};
 
@@ -47,6 +48,9 @@ pub enum Command {
     /// Make, list and revoke the keys of operators and of the platform's services
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Import usage, and verify what is recorded
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
     /// Load the demo data where it is missing, and print the keys it made
     Demo,
 }
@@ -60,6 +64,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Operator(command)) => connect::with_database(&cli.database, async |database| {
             operator::run(command, &database, &Clock::system(), &mut std::io::stdout()).await
         }),
+        Some(Command::Usage(command)) => usage::run(command, &cli.database),
         Some(Command::Demo) => connect::with_database(&cli.database, async |database| {
             demo::run(&database, &Clock::system(), &mut std::io::stdout()).await
         }),

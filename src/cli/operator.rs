@@ -161,7 +161,8 @@ async fn grant(wanted: &Create, database: &Database) -> Result<Grant, Error> {
     }
 }
 
-async fn find_organization(named: &str, database: &Database) -> Result<OrganizationId, Error> {
+/// The organization of an id or a slug. Error: `ORGANIZATION_NOT_FOUND`.
+pub(super) async fn find_organization(named: &str, database: &Database) -> Result<OrganizationId, Error> {
     if let Some(id) = parse_uuid(named).map(OrganizationId::from) {
         let mut scope = database.tenant(&Permitted::system(id, JOB)).await?;
         return Ok(organization::get(&mut scope).await?.organization_id);

@@ -101,6 +101,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::model::meter::Aggregation;
     use crate::model::usage::{EventId, Quantity};
 
     fn candidate(id: &str, quantity: &str, recordable: bool) -> Candidate {
@@ -108,8 +109,10 @@ mod tests {
             event_id: EventId::read("event_id", id).unwrap(),
             occurred_at: DateTime::UNIX_EPOCH,
             meter_id: Uuid::from_u128(1).into(),
+            aggregation: Aggregation::Sum,
             quantity: Quantity::parse("quantity", quantity).unwrap(),
-            subject: String::new(),
+            value_id: None,
+            series: None,
             properties: None,
         };
         Candidate { event, recordable }

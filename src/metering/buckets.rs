@@ -1,20 +1,27 @@
-//! Cutting a range of time into the hours, days or months of a zone, across daylight saving. Pure.
+//! Cutting a range of time into the minutes, hours, days, weeks or months of a zone, across daylight saving. Pure.
 //!
 //! Here and not by Postgres's `date_trunc`: two tables of time zones, ours and the server's, would differ some day, and
 //! a zone that only one of them knows would be a fault. Windows of limits turn by the same arithmetic.
 
+use std::ops::Range;
+
 use chrono::{
     DateTime, Datelike as _, Days, MappedLocalTime, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike as _, Utc,
+    Weekday,
 };
 use chrono_tz::Tz;
 
 /// How a range is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
+    /// Minutes.
+    Minute,
     /// Hours on the wall.
     Hour,
     /// Calendar days.
     Day,
+    /// Weeks, from Monday.
+    Week,
     /// Calendar months.
     Month,
 }
@@ -41,23 +48,39 @@ pub fn boundaries(
     (boundaries.len() > 1).then_some(boundaries)
 }
 
+/// The whole bucket that the given time is in: of a day, a week or a month. `None` beyond the calendar.
+#[must_use]
+pub fn around(time: DateTime<Utc>, unit: Unit, zone: Tz) -> Option<Range<DateTime<Utc>>> {
+    let date = time.with_timezone(&zone).date_naive();
+    let date = match unit {
+        Unit::Minute | Unit::Hour | Unit::Day => date,
+        Unit::Week => date.week(Weekday::Mon).first_day(),
+        Unit::Month => date.with_day(1)?,
+    };
+    Some(first_instant(date.and_hms_opt(0, 0, 0)?, zone)?..next(time, unit, zone)?)
+}
+
 /// The first start of a bucket after the given time.
 fn next(after: DateTime<Utc>, unit: Unit, zone: Tz) -> Option<DateTime<Utc>> {
     let local = after.with_timezone(&zone).naive_local();
+    let past_minute = TimeDelta::seconds(local.second().into()) + TimeDelta::nanoseconds(local.nanosecond().into());
     let date = match unit {
         // By the offset in force: where the clock is set back by half an hour, a bucket of half an hour follows.
         Unit::Hour => {
-            let past = TimeDelta::minutes(local.minute().into()) + TimeDelta::seconds(local.second().into());
-            return after.checked_add_signed(TimeDelta::hours(1) - past);
+            return after
+                .checked_add_signed(TimeDelta::hours(1) - past_minute - TimeDelta::minutes(local.minute().into()));
         }
+        Unit::Minute => return after.checked_add_signed(TimeDelta::minutes(1) - past_minute),
         Unit::Day => local.date(),
+        Unit::Week => local.date().week(Weekday::Mon).first_day(),
         Unit::Month => NaiveDate::from_ymd_opt(local.year(), local.month(), 1)?,
     };
     // More than one step only where a zone skipped a whole day, as Samoa did.
     (1..=3).find_map(|steps: u32| {
         let date = match unit {
             Unit::Month => date.checked_add_months(Months::new(steps))?,
-            Unit::Hour | Unit::Day => date.checked_add_days(Days::new(steps.into()))?,
+            Unit::Week => date.checked_add_days(Days::new(7 * u64::from(steps)))?,
+            Unit::Minute | Unit::Hour | Unit::Day => date.checked_add_days(Days::new(steps.into()))?,
         };
         first_instant(date.and_hms_opt(0, 0, 0)?, zone).filter(|start| *start > after)
     })
@@ -115,6 +138,28 @@ mod tests {
         // Lord Howe sets its clocks by half an hour.
         let back = minutes("2026-04-04T14:00:00Z", "2026-04-04T16:30:00Z", Unit::Hour, Australia::Lord_Howe);
         assert_eq!(back, [60, 30, 60]);
+    }
+
+    #[test]
+    fn minutes_and_weeks() {
+        let odd = boundaries(at("2026-05-01T00:00:30.5Z"), at("2026-05-01T00:02:00Z"), Unit::Minute, chrono_tz::UTC, 9);
+        let expected = ["2026-05-01T00:00:30.5Z", "2026-05-01T00:01:00Z", "2026-05-01T00:02:00Z"].map(at);
+        assert_eq!(odd.unwrap(), expected);
+        // The 28th of March 2026 is a Saturday, and the clocks are set forward on Sunday.
+        let weeks = minutes("2026-03-27T23:00:00Z", "2026-04-05T22:00:00Z", Unit::Week, Europe::Rome);
+        assert_eq!(weeks, [(48 - 1) * 60, 7 * 24 * 60]);
+    }
+
+    #[test]
+    fn the_period_around_a_time() {
+        let now = at("2026-03-29T12:34:56.7Z");
+        let found = |unit| around(now, unit, Europe::Rome).unwrap();
+        assert_eq!(found(Unit::Day), at("2026-03-28T23:00:00Z")..at("2026-03-29T22:00:00Z"));
+        assert_eq!(found(Unit::Week), at("2026-03-22T23:00:00Z")..at("2026-03-29T22:00:00Z"));
+        assert_eq!(found(Unit::Month), at("2026-02-28T23:00:00Z")..at("2026-03-31T22:00:00Z"));
+        // Midnight was left out in Beirut.
+        let beirut = around(at("2025-03-30T05:00:00Z"), Unit::Day, Asia::Beirut).unwrap();
+        assert_eq!(beirut, at("2025-03-29T22:00:00Z")..at("2025-03-30T21:00:00Z"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The meters, kept in memory and true to the change log, so that recording an event reads no table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,21 @@ pub struct View {
 }
 
 impl View {
-    /// The meter that events of this key count for: the organization's own before a platform-wide one.
+    /// The meter that events of this key count for: the organization's own before a platform-wide one. May be archived;
+    /// an own one takes the key all the same.
     #[must_use]
     pub fn of_key(&self, key: &str) -> Option<Arc<Meter>> {
         self.own.by_key.get(key).or_else(|| self.platform_wide.by_key.get(key)).cloned()
+    }
+
+    /// All that count, by key: not a platform-wide one whose key is the organization's own.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Meter>> {
+        let mut all: BTreeMap<&str, &Arc<Meter>> = BTreeMap::new();
+        for meter in self.platform_wide.by_id.values().chain(self.own.by_id.values()) {
+            all.insert(&meter.key, meter);
+        }
+        all.into_values().cloned().collect()
     }
 
     /// The meter of this id or key.
@@ -137,7 +148,7 @@ impl FromIterator<Meter> for Meters {
         let mut all = Self::default();
         for meter in meters {
             let meter = Arc::new(meter);
-            all.by_key.insert(meter.definition.key.clone(), Arc::clone(&meter));
+            all.by_key.insert(meter.key.clone(), Arc::clone(&meter));
             all.by_id.insert(meter.meter_id, meter);
         }
         all

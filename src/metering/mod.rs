@@ -1,10 +1,12 @@
-//! Metering: which meters there are (`catalog`), events on their way in (`recorder` → `writer`, with its `queue` and
-//! `batch`), and how a range of time is cut for figures (`buckets`).
+//! Metering: which meters there are (`catalog`), events on their way in (`parcel` → `recorder` → `writer`, with its `queue`,
+//! `batch` and `known_series`), and how a range of time is cut for figures (`buckets`).
 
 pub mod buckets;
 pub mod catalog;
+pub mod parcel;
 pub mod recorder;
 pub mod writer;
 
 mod batch;
+mod known_series;
 mod queue;

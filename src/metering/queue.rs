@@ -1,8 +1,16 @@
-//! What waits for one writer: bounded, and taken from in turns, so that one tenant's flood delays nobody else.
+//! What waits for the writers: bounded, and taken from in turns, so that one tenant's flood delays nobody else.
+//!
+//! One queue for all writers, and an organization is with one of them at a time: within a replica no two transactions
+//! wait for each other's aggregates. A transaction costs about as much as forty of its events (measured), so:
+//!
+//! - A second one beside the first is begun only when it is worth that, or when something has waited for long.
+//! - When none is under way, the next one waits a moment for as many events as the last one had. Callers that were
+//!   answered together come back together, and the first of them would otherwise have a transaction to itself while all
+//!   others wait for its end. Who is alone never waits: he is as many as last time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -60,6 +68,12 @@ pub struct Limits {
     pub batch_organizations: usize,
     /// The events that an organization may put into a batch before the next one has its turn.
     pub turn_events: usize,
+    /// So many events are worth a transaction beside those under way. Fewer wait until one of these ends,
+    pub worth_events: usize,
+    /// but no longer than this.
+    pub patience: Duration,
+    /// The longest wait for as many events as are to be expected, when no transaction is under way.
+    pub gather: Duration,
 }
 
 /// Why a job was not taken.
@@ -71,7 +85,7 @@ pub enum Refused {
     Closed,
 }
 
-/// The queue of one writer.
+/// The queue of the writers.
 #[derive(Debug)]
 pub struct Queue {
     limits: Limits,
@@ -82,10 +96,46 @@ pub struct Queue {
 #[derive(Debug)]
 struct State {
     lines: HashMap<OrganizationId, Line>,
-    /// The organizations that have a line, in the order of their turns.
+    /// The organizations that have a line and are with no writer, in the order of their turns.
     turns: VecDeque<OrganizationId>,
+    /// Everything that waits.
     load: Load,
+    /// The events of `turns`.
+    ready: usize,
+    /// The organizations that are with a writer.
+    taken: HashSet<OrganizationId>,
+    /// The batches that they are in.
+    batches: usize,
+    /// The events of the last batch.
+    last: usize,
+    alarm: Alarm,
     open: bool,
+}
+
+/// Who looks after what is ready. A wake a job would cost more than the job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Alarm {
+    /// Nobody.
+    Off,
+    /// A writer was called and is about to look.
+    Called,
+    /// A writer waits for its patience to end.
+    Watched,
+}
+
+/// A batch. Its organizations are this writer's until it is dropped.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    organizations: HashSet<OrganizationId>,
+    queue: &'a Queue,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.queue.lock().release(&self.organizations);
+    }
 }
 
 /// What waits of one organization.
@@ -102,7 +152,17 @@ struct Line {
 impl Queue {
     /// An empty queue.
     pub fn new(limits: Limits) -> Self {
-        let state = State { lines: HashMap::new(), turns: VecDeque::new(), load: Load::default(), open: true };
+        let state = State {
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
+            load: Load::default(),
+            ready: 0,
+            taken: HashSet::new(),
+            batches: 0,
+            last: 0,
+            alarm: Alarm::Off,
+            open: true,
+        };
         Self { limits, state: Mutex::new(state), arrived: Notify::new() }
     }
 
@@ -130,29 +190,65 @@ impl Queue {
         let line = state.lines.entry(organization_id).or_default();
         line.load.add(load);
         line.jobs.push_back((job, load));
-        if line.jobs.len() == 1 {
+        let is_first = line.jobs.len() == 1;
+        if state.taken.contains(&organization_id) {
+            // Its writer looks for more when it is done.
+            return Ok(());
+        }
+        if is_first {
             state.turns.push_back(organization_id);
         }
+        state.ready += load.events;
+        let calls = state.calls(self.limits);
         drop(state);
-        self.arrived.notify_one();
+        if calls {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
-    /// Waits for jobs and takes a batch of them; `None` when the queue is closed and empty. One writer calls this.
-    pub async fn next(&self) -> Option<Vec<Job>> {
+    /// Waits for jobs and takes a batch of them; `None` when the queue is closed and nothing is left that is not with
+    /// another writer. Any number of writers call this, each when its last batch is dropped.
+    pub async fn next(&self) -> Option<Taken<'_>> {
+        let mut is_patient = true;
         loop {
-            {
+            // Made before the look, so that it hears of what comes after.
+            let arrived = self.arrived.notified();
+            let watched = {
                 let mut state = self.lock();
-                let batch = state.take(self.limits);
-                if !batch.is_empty() {
-                    return Some(batch);
+                if state.alarm == Alarm::Called {
+                    state.alarm = Alarm::Off;
                 }
-                if !state.open {
+                if state.ready > 0 && (state.is_worth_it(self.limits) || !is_patient || !state.open) {
+                    let (jobs, organizations) = state.take(self.limits);
+                    if !jobs.is_empty() {
+                        let calls = state.ready > 0 && state.calls(self.limits);
+                        drop(state);
+                        if calls {
+                            self.arrived.notify_one();
+                        }
+                        return Some(Taken { jobs, organizations, queue: self });
+                    }
+                }
+                if !state.open && state.ready == 0 {
                     return None;
                 }
+                let watches = state.ready > 0 && state.alarm == Alarm::Off;
+                if watches {
+                    state.alarm = Alarm::Watched;
+                }
+                watches.then_some(if state.batches == 0 { self.limits.gather } else { self.limits.patience })
+            };
+            if let Some(time) = watched {
+                is_patient = tokio::time::timeout(time, arrived).await.is_ok();
+                let mut state = self.lock();
+                if state.alarm == Alarm::Watched {
+                    state.alarm = Alarm::Off;
+                }
+            } else {
+                arrived.await;
+                is_patient = true;
             }
-            // A permit is kept when a job came since the look above.
-            self.arrived.notified().await;
         }
     }
 
@@ -164,7 +260,7 @@ impl Queue {
     /// Takes no more jobs; what waits can still be taken.
     pub fn close(&self) {
         self.lock().open = false;
-        self.arrived.notify_one();
+        self.arrived.notify_waiters();
     }
 
     /// Takes no more jobs, and out all that wait.
@@ -173,6 +269,7 @@ impl Queue {
         state.open = false;
         state.turns.clear();
         state.load = Load::default();
+        state.ready = 0;
         state.lines.drain().flat_map(|(_, line)| line.jobs).map(|(job, _)| job).collect()
     }
 
@@ -182,9 +279,42 @@ impl Queue {
 }
 
 impl State {
-    /// Takes jobs in turns until the batch is full or nothing waits. Jobs whose caller has gone are left out: nobody was
-    /// told that they are recorded.
-    fn take(&mut self, limits: Limits) -> Vec<Job> {
+    /// Whether a transaction should be begun now with what is ready.
+    fn is_worth_it(&self, limits: Limits) -> bool {
+        self.ready >= limits.worth_events || self.batches == 0 && self.ready >= self.last
+    }
+
+    /// Whether a writer is to be called: one is needed to take what is ready, or to watch how long it waits.
+    fn calls(&mut self, limits: Limits) -> bool {
+        let calls = match self.alarm {
+            Alarm::Off => true,
+            Alarm::Called => false,
+            Alarm::Watched => self.is_worth_it(limits),
+        };
+        if calls {
+            self.alarm = Alarm::Called;
+        }
+        calls
+    }
+
+    /// Gives back organizations; those that have a line have a turn again.
+    fn release(&mut self, organizations: &HashSet<OrganizationId>) {
+        self.batches = self.batches.saturating_sub(1);
+        for organization_id in organizations {
+            self.taken.remove(organization_id);
+            let Some(line) = self.lines.get(organization_id) else { continue };
+            self.ready += line.load.events;
+            if line.resumes {
+                self.turns.push_front(*organization_id);
+            } else {
+                self.turns.push_back(*organization_id);
+            }
+        }
+    }
+
+    /// Takes jobs in turns until the batch is full or nothing is ready. Jobs whose caller has gone are left out: nobody
+    /// was told that they are recorded. The organizations of the batch are taken with it.
+    fn take(&mut self, limits: Limits) -> (Vec<Job>, HashSet<OrganizationId>) {
         let mut batch = Vec::new();
         let mut events = 0;
         let mut organizations = HashSet::new();
@@ -208,6 +338,7 @@ impl State {
                 let Some((job, load)) = line.jobs.pop_front() else { break };
                 line.load.remove(load);
                 self.load.remove(load);
+                self.ready -= load.events;
                 if is_wanted {
                     line.credit -= load.events;
                     events += load.events;
@@ -227,7 +358,16 @@ impl State {
                 break;
             }
         }
-        batch
+        if !batch.is_empty() {
+            self.batches += 1;
+            self.last = events;
+            self.turns.retain(|organization_id| !organizations.contains(organization_id));
+            for organization_id in &organizations {
+                self.ready -= self.lines.get(organization_id).map_or(0, |line| line.load.events);
+            }
+            self.taken.extend(&organizations);
+        }
+        (batch, organizations)
     }
 }
 

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
+use crate::model::meter::Aggregation;
 use crate::model::usage::{Event, EventId, Quantity};
 
 type Reply = oneshot::Receiver<Result<Vec<Verdict>, Error>>;
@@ -14,6 +15,9 @@ const LIMITS: Limits = Limits {
     batch_events: 100,
     batch_organizations: 4,
     turn_events: 20,
+    worth_events: 50,
+    patience: Duration::from_millis(5),
+    gather: Duration::from_millis(1),
 };
 
 fn job(organization: u128, events: usize) -> (Job, Reply) {
@@ -21,8 +25,10 @@ fn job(organization: u128, events: usize) -> (Job, Reply) {
         event_id: EventId::read("event_id", "a").unwrap(),
         occurred_at: DateTime::UNIX_EPOCH,
         meter_id: Uuid::from_u128(1).into(),
+        aggregation: Aggregation::Count,
         quantity: Quantity::ONE,
-        subject: String::new(),
+        value_id: None,
+        series: None,
         properties: None,
     };
     let (reply, waiter) = oneshot::channel();
@@ -48,8 +54,8 @@ fn flood(queue: &Queue, organization: u128, events: usize, most: usize) -> Vec<R
     waiters
 }
 
-fn taken(batch: &[Job]) -> Vec<(u128, usize)> {
-    batch.iter().map(|job| (job.organization_id.uuid().as_u128(), job.candidates.len())).collect()
+fn taken(batch: &Taken<'_>) -> Vec<(u128, usize)> {
+    batch.jobs.iter().map(|job| (job.organization_id.uuid().as_u128(), job.candidates.len())).collect()
 }
 
 #[tokio::test]
@@ -132,8 +138,96 @@ async fn a_closed_queue_is_emptied() {
     let _waiters = flood(&queue, 1, 100, 3);
     queue.close();
     assert_eq!(queue.push(job(2, 1).0), Err(Refused::Closed));
-    assert_eq!(queue.next().await.unwrap().len(), 1);
+    assert_eq!(queue.next().await.unwrap().jobs.len(), 1);
     assert_eq!(queue.close_and_empty().len(), 2);
     assert!(queue.next().await.is_none());
+    assert_eq!(queue.load(), Load::default());
+}
+
+/// Whoever waits for this does not come back.
+const EVER: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn an_organization_is_with_one_writer_at_a_time() {
+    let queue = Queue::new(LIMITS);
+    let _first = flood(&queue, 1, 1, 1);
+    let first = queue.next().await.unwrap();
+    let _again = flood(&queue, 1, 100, 1);
+    let _other = flood(&queue, 2, 50, 1);
+    assert_eq!(taken(&queue.next().await.unwrap()), [(2, 50)], "worth a transaction, and of another organization");
+    let wait = tokio::time::timeout(LIMITS.patience * 4, queue.next()).await;
+    assert!(wait.is_err(), "its events wait for the writer that has it, however many they are");
+    drop(first);
+    assert_eq!(taken(&queue.next().await.unwrap()), [(1, 100)]);
+}
+
+#[tokio::test]
+async fn few_events_wait_for_the_transaction_under_way_but_not_for_long() {
+    let (queue, clock) = (Queue::new(LIMITS), Clock::system());
+    let _first = flood(&queue, 1, 1, 1);
+    let _under_way = queue.next().await.unwrap();
+    let _few = flood(&queue, 2, 1, 1);
+    let began = clock.instant();
+    assert_eq!(taken(&queue.next().await.unwrap()), [(2, 1)]);
+    assert!(clock.instant() - began >= LIMITS.patience);
+}
+
+#[tokio::test]
+async fn enough_events_do_not_wait_for_the_transaction_under_way() {
+    let queue = Queue::new(Limits { patience: EVER, ..LIMITS });
+    let _first = flood(&queue, 1, 1, 1);
+    let _under_way = queue.next().await.unwrap();
+    let _few = flood(&queue, 3, 1, 1);
+    let (batch, _many) = tokio::join!(queue.next(), async { flood(&queue, 4, 49, 1) });
+    assert_eq!(taken(&batch.unwrap()), [(3, 1), (4, 49)]);
+}
+
+#[tokio::test]
+async fn callers_that_were_answered_together_are_waited_for_a_moment() {
+    let queue = Queue::new(Limits { gather: EVER, ..LIMITS });
+    let _together = flood(&queue, 1, 1, 10);
+    drop(queue.next().await);
+    let _one = flood(&queue, 1, 1, 1);
+    let (batch, _more) = tokio::join!(queue.next(), async { flood(&queue, 2, 1, 9) });
+    assert_eq!(taken(&batch.unwrap()).len(), 10, "as many as last time");
+}
+
+#[tokio::test]
+async fn who_is_alone_does_not_wait() {
+    let (queue, clock) = (Queue::new(LIMITS), Clock::system());
+    let _together = flood(&queue, 1, 1, 10);
+    drop(queue.next().await);
+    let (_one, began) = (flood(&queue, 1, 1, 1), clock.instant());
+    assert_eq!(taken(&queue.next().await.unwrap()).len(), 1);
+    assert!(clock.instant() - began >= LIMITS.gather, "others might have come");
+
+    let queue = Queue::new(Limits { gather: EVER, patience: EVER, ..LIMITS });
+    for _ in 0..3 {
+        let _one = flood(&queue, 1, 1, 1);
+        assert_eq!(taken(&queue.next().await.unwrap()).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn several_writers_take_everything_and_end() {
+    let queue = Queue::new(LIMITS);
+    let mut waiters = Vec::new();
+    let writer = || async {
+        let mut jobs = 0;
+        while let Some(batch) = queue.next().await {
+            tokio::task::yield_now().await;
+            jobs += batch.jobs.len();
+        }
+        jobs
+    };
+    let producer = async {
+        for round in 0..200 {
+            waiters.extend(flood(&queue, round % 7, 3, 1));
+            tokio::task::yield_now().await;
+        }
+        queue.close();
+    };
+    let (one, other, third, ()) = tokio::join!(writer(), writer(), writer(), producer);
+    assert_eq!(one + other + third, 200);
     assert_eq!(queue.load(), Load::default());
 }

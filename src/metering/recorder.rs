@@ -1,17 +1,21 @@
 //! Events on their way in, from whatever front end: resolve the meter, judge the time, hand them to the writer, and tell
 //! each event's fate.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
+use serde_json::Value;
 
 use crate::auth::principal::Permitted;
 use crate::clock::Clock;
 use crate::error::{Error, Violation};
 use crate::ids::OrganizationId;
 use crate::metering::catalog::{Catalog, View};
+use crate::metering::parcel::Parcel;
 use crate::metering::writer::{Candidate, Verdict, Writer};
-use crate::model::usage::{Event, EventId, Quantity, whole_milliseconds};
+use crate::model::usage::{Event, EventId, NamedSeries, Quantity, Unmeasured, whole_milliseconds};
 
 /// Which times are accepted.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +41,12 @@ pub struct Draft {
     pub occurred_at: Option<DateTime<Utc>>,
     /// The key of the meter.
     pub meter: String,
-    /// How much.
-    pub quantity: Quantity,
+    /// How much; `None` where nothing was sent.
+    pub quantity: Option<Quantity>,
     /// Of whom; may be empty.
     pub subject: String,
-    /// A JSON object as text; see [`Event::properties`].
-    pub properties: Option<String>,
+    /// What else is known: an object within the bounds of [`crate::model::usage`].
+    pub properties: Option<Value>,
 }
 
 /// What became of an event.
@@ -54,13 +58,47 @@ pub enum Fate {
     Duplicate,
     /// Another with this identity was recorded before.
     Conflict,
+    /// Left out by the filter of its meter.
+    Filtered,
     /// Not acceptable.
     Rejected {
         /// Why, in `UPPER_SNAKE`.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// For a developer.
         message: String,
     },
+    /// Not known to be recorded, as its organization's share of the request failed: to be sent again.
+    Unavailable {
+        /// Why, in `UPPER_SNAKE`.
+        reason: String,
+        /// For a developer.
+        message: String,
+    },
+}
+
+impl Fate {
+    /// Of events whose organization the caller may not record for.
+    pub(super) fn refused(error: &Error, events: usize) -> Vec<Self> {
+        let fate = Self::Rejected { reason: error.reason().into(), message: error.to_string() };
+        counted(vec![fate; events])
+    }
+
+    /// Of events whose organization's share failed for a reason that may pass.
+    pub(super) fn unavailable(error: &Error, events: usize) -> Vec<Self> {
+        let message = match error {
+            Error::Internal(text) => {
+                tracing::error!(error = %text, "internal error");
+                "internal error".to_owned()
+            }
+            other => other.to_string(),
+        };
+        counted(vec![Self::Unavailable { reason: error.reason(), message }; events])
+    }
+}
+
+fn counted(fates: Vec<Fate>) -> Vec<Fate> {
+    fates.iter().for_each(count);
+    fates
 }
 
 /// Takes events in. Cheap to clone.
@@ -74,10 +112,10 @@ pub struct Recorder {
 
 /// What is known of a draft before the writer is asked.
 enum Judged {
-    /// It is no event.
-    Rejected { reason: &'static str, message: String },
-    /// It is one, and is handed in. `untimely` is its fate when it was not recorded before.
-    HandedIn { event_id: EventId, untimely: Option<(&'static str, String)> },
+    /// Its fate is known.
+    Settled(Fate),
+    /// It is one, and is handed in. `refusal` is its fate when it was not recorded before.
+    HandedIn { event_id: EventId, refusal: Option<(&'static str, String)> },
 }
 
 impl Recorder {
@@ -96,27 +134,39 @@ impl Recorder {
         permitted: &Permitted,
         drafts: Vec<Result<Draft, Violation>>,
     ) -> Result<Vec<Fate>, Error> {
+        self.record_all(permitted, &drafts).await
+    }
+
+    async fn record_all(&self, permitted: &Permitted, drafts: &[Result<Draft, Violation>]) -> Result<Vec<Fate>, Error> {
         let organization_id = permitted.organization_id();
-        let view = self.view(organization_id, &drafts).await?;
+        let view = self.view(organization_id, drafts).await?;
         let now = self.clock.now();
         let mut candidates = Vec::with_capacity(drafts.len());
-        let judged: Vec<Judged> =
-            drafts.into_iter().map(|draft| self.judge(draft, &view, now, &mut candidates)).collect();
+        let judged: Vec<Judged> = drafts.iter().map(|draft| self.judge(draft, &view, now, &mut candidates)).collect();
         let mut verdicts = self.writer.record(organization_id, candidates).await?.into_iter();
         judged
             .into_iter()
             .map(|judged| match judged {
-                Judged::Rejected { reason, message } => Ok(Fate::Rejected { reason, message }),
-                Judged::HandedIn { event_id, untimely } => match (verdicts.next(), untimely) {
+                Judged::Settled(fate) => Ok(fate),
+                Judged::HandedIn { event_id, refusal } => match (verdicts.next(), refusal) {
                     (Some(Verdict::Recorded), _) => Ok(Fate::Recorded(event_id)),
                     (Some(Verdict::Duplicate), _) => Ok(Fate::Duplicate),
                     (Some(Verdict::Conflict), _) => Ok(Fate::Conflict),
-                    (Some(Verdict::Absent), Some((reason, message))) => Ok(Fate::Rejected { reason, message }),
+                    (Some(Verdict::Absent), Some((reason, message))) => {
+                        Ok(Fate::Rejected { reason: reason.into(), message })
+                    }
                     (Some(Verdict::Absent), None) | (None, _) => Err(Error::internal("an event without a verdict")),
                 },
             })
-            .inspect(count)
+            .inspect(|fate| fate.iter().for_each(count))
             .collect()
+    }
+
+    /// Records what is open of a request's events, every organization's for itself and all at once; each has its answer
+    /// in `answers`, which are of [`Parcel::open`]. What was refused for want of room stays open.
+    pub async fn record_parcel(&self, parcel: &mut Parcel, answers: Vec<Result<Permitted, Error>>) {
+        let jobs = parcel.permitted(answers).into_iter();
+        join_all(jobs.map(async |job| *job.outcome = Some(self.record_all(&job.permitted, job.drafts).await))).await;
     }
 
     /// The meters, new enough that none of those named is missing only because it was created a moment ago: an event
@@ -132,14 +182,14 @@ impl Recorder {
 
     fn judge(
         &self,
-        draft: Result<Draft, Violation>,
+        draft: &Result<Draft, Violation>,
         view: &View,
         now: DateTime<Utc>,
         candidates: &mut Vec<Candidate>,
     ) -> Judged {
         let draft = match draft {
             Ok(draft) => draft,
-            Err(violation) => return invalid(&violation),
+            Err(violation) => return invalid(violation),
         };
         if draft.event_id.is_some() && draft.occurred_at.is_none() {
             return invalid(&Violation::new(
@@ -148,29 +198,38 @@ impl Recorder {
             ));
         }
         let Some(meter) = view.of_key(&draft.meter) else {
-            return Judged::Rejected {
-                reason: "METER_NOT_FOUND",
-                message: format!("there is no meter with the key {:?}", draft.meter),
-            };
+            return rejected("METER_NOT_FOUND", format!("there is no meter with the key {:?}", draft.meter));
+        };
+        let measured = meter.measure.measurement(draft.quantity, &draft.subject, draft.properties.as_ref());
+        let measurement = match measured {
+            Ok(measurement) => measurement,
+            Err(Unmeasured::Filtered) => return Judged::Settled(Fate::Filtered),
+            Err(Unmeasured::Invalid(violation)) => return invalid(&violation),
         };
         let occurred_at = whole_milliseconds(draft.occurred_at.unwrap_or(now));
-        let untimely = self.untimely(occurred_at, now);
-        let event_id = match (draft.event_id, &untimely) {
-            (Some(event_id), _) => event_id,
+        // Only for an event that was not recorded before: a retry is recognised also when its time has passed.
+        let refusal = match meter.archive_time {
+            Some(_) => Some(("METER_ARCHIVED", format!("the meter {:?} takes no more events", draft.meter))),
+            None => self.untimely(occurred_at, now),
+        };
+        let event_id = match (&draft.event_id, &refusal) {
+            (Some(event_id), _) => event_id.clone(),
             (None, None) => EventId::chosen(now),
             // It cannot have been recorded before.
-            (None, Some((reason, message))) => return Judged::Rejected { reason, message: message.clone() },
+            (None, Some((reason, message))) => return rejected(reason, message.clone()),
         };
         let event = Event {
             event_id: event_id.clone(),
             occurred_at,
             meter_id: meter.meter_id,
-            quantity: draft.quantity,
-            subject: draft.subject,
-            properties: draft.properties,
+            aggregation: meter.measure.aggregation,
+            quantity: measurement.quantity,
+            value_id: measurement.value_id,
+            series: NamedSeries::of(&draft.subject, measurement.group_values),
+            properties: draft.properties.as_ref().map(Value::to_string),
         };
-        candidates.push(Candidate { event, recordable: untimely.is_none() });
-        Judged::HandedIn { event_id, untimely }
+        candidates.push(Candidate { event, recordable: refusal.is_none() });
+        Judged::HandedIn { event_id, refusal }
     }
 
     /// Why an event of this time is not recorded; `None` when it is.
@@ -187,16 +246,21 @@ impl Recorder {
 }
 
 fn invalid(violation: &Violation) -> Judged {
-    Judged::Rejected { reason: "INVALID_FIELD", message: format!("{} {}", violation.field, violation.description) }
+    rejected("INVALID_FIELD", format!("{} {}", violation.field, violation.description))
 }
 
-fn count(fate: &Result<Fate, Error>) {
+const fn rejected(reason: &'static str, message: String) -> Judged {
+    Judged::Settled(Fate::Rejected { reason: Cow::Borrowed(reason), message })
+}
+
+fn count(fate: &Fate) {
     let status = match fate {
-        Ok(Fate::Recorded(_)) => "recorded",
-        Ok(Fate::Duplicate) => "duplicate",
-        Ok(Fate::Conflict) => "conflict",
-        Ok(Fate::Rejected { .. }) => "rejected",
-        Err(_) => return,
+        Fate::Recorded(_) => "recorded",
+        Fate::Duplicate => "duplicate",
+        Fate::Conflict => "conflict",
+        Fate::Filtered => "filtered",
+        Fate::Rejected { .. } => "rejected",
+        Fate::Unavailable { .. } => "unavailable",
     };
     metrics::counter!("tenancy_usage_events_total", "status" => status).increment(1);
 }

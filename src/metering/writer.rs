@@ -1,12 +1,14 @@
 //! The writer of usage: group commit. Requests that come while a transaction is under way share the next one, so the
 //! cost of a commit is divided by all that wait for it, and nobody waits when nothing is under way.
 //!
-//! Each organization belongs to one of a few tasks, and a task has one transaction at a time: within a replica no two
-//! transactions wait for each other's aggregates. Between replicas, rows are locked in one order.
+//! A few tasks take from one queue, and an organization is with one of them at a time: within a replica no two
+//! transactions wait for each other's aggregates. Between replicas, rows are locked in one order. See `queue`
+//! for how many are at work: one under a light load, so that it does all of it in few transactions.
 //!
 //! A reply is sent after the commit, never before. When rows cannot be written, the batch is halved until the fault is
 //! alone: by organization first, then by request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +21,13 @@ use crate::deadline;
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::metering::batch::Batch;
+use crate::metering::known_series::KnownSeries;
 use crate::metering::queue::{Job, Limits, Load, Queue, Refused};
-use crate::model::usage::tally;
+use crate::model::usage::{NamedSeries, tally};
 use crate::repository::database::Database;
 use crate::repository::error::unreachable;
 use crate::repository::scope::IngestScope;
-use crate::repository::usage::ingest::{self, Inserted, PARTITION_MISSING};
+use crate::repository::usage::ingest::{self, Entry, Inserted, PARTITION_MISSING, SeriesKey};
 
 pub use crate::metering::batch::{Candidate, Verdict};
 
@@ -50,6 +53,12 @@ pub struct WriterOptions {
     pub batch_events: usize,
     /// The most events that one organization puts into a transaction while others wait.
     pub turn_events: usize,
+    /// So many events are worth a transaction beside those under way; fewer wait until one of these ends,
+    pub worth_events: usize,
+    /// but no longer than this.
+    pub patience: Duration,
+    /// The longest wait for those who were answered together before, when no transaction is under way.
+    pub gather: Duration,
     /// How long, when the service stops, what waits may take to be committed. What is left then is refused.
     pub drain: Duration,
 }
@@ -62,6 +71,9 @@ impl Default for WriterOptions {
             queue_bytes: 128 << 20,
             batch_events: 2000,
             turn_events: 500,
+            worth_events: 500,
+            patience: Duration::from_millis(5),
+            gather: Duration::from_millis(1),
             drain: Duration::from_secs(10),
         }
     }
@@ -70,7 +82,8 @@ impl Default for WriterOptions {
 /// Where events are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    queues: Arc<[Queue]>,
+    queue: Arc<Queue>,
+    known: Arc<KnownSeries>,
     database: Database,
     clock: Clock,
 }
@@ -79,6 +92,7 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct WriterTask {
     writer: Writer,
+    writers: usize,
     drain: Duration,
 }
 
@@ -86,16 +100,17 @@ impl Writer {
     /// A writer, and the task without which it only queues.
     #[must_use]
     pub fn new(database: Database, clock: Clock, options: WriterOptions) -> (Self, WriterTask) {
-        let writers = options.writers.max(1);
         let limits = Limits {
-            capacity: Load { events: options.queue_events / writers, bytes: options.queue_bytes / writers },
+            capacity: Load { events: options.queue_events, bytes: options.queue_bytes },
             batch_events: options.batch_events.min(MOST_BATCH_EVENTS),
             batch_organizations: BATCH_ORGANIZATIONS,
             turn_events: options.turn_events,
+            worth_events: options.worth_events,
+            patience: options.patience,
+            gather: options.gather,
         };
-        let queues = (0..writers).map(|_| Queue::new(limits)).collect();
-        let writer = Self { queues, database, clock };
-        (writer.clone(), WriterTask { writer, drain: options.drain })
+        let writer = Self { queue: Arc::new(Queue::new(limits)), known: Arc::new(KnownSeries::new()), database, clock };
+        (writer.clone(), WriterTask { writer, writers: options.writers.max(1), drain: options.drain })
     }
 
     /// Hands in candidates of one organization and waits for what becomes of each, in their order.
@@ -115,8 +130,7 @@ impl Writer {
         }
         let (reply, verdicts) = oneshot::channel();
         let queued_at = self.clock.instant();
-        let queue = &self.queues[self.shard(organization_id)];
-        queue.push(Job { organization_id, candidates, reply, queued_at }).map_err(|refused| {
+        self.queue.push(Job { organization_id, candidates, reply, queued_at }).map_err(|refused| {
             metrics::counter!("tenancy_usage_refused_requests_total").increment(1);
             match refused {
                 Refused::Full => overloaded(),
@@ -131,20 +145,12 @@ impl Writer {
         }
     }
 
-    fn shard(&self, organization_id: OrganizationId) -> usize {
-        // The end of a UUIDv7 is random.
-        let shard = organization_id.uuid().as_u128() % self.queues.len() as u128;
-        usize::try_from(shard).unwrap_or_default()
-    }
-
-    /// One of the tasks: commits what is in its queue until that is closed and empty.
-    async fn serve(self, shard: usize) {
-        let queue = &self.queues[shard];
-        while let Some(jobs) = queue.next().await {
-            let label = shard.to_string();
+    /// One of the tasks: commits what is in the queue until that is closed and empty.
+    async fn serve(self) {
+        while let Some(mut taken) = self.queue.next().await {
             #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("tenancy_usage_queue_events", "writer" => label).set(queue.load().events as f64);
-            self.settle(jobs).await;
+            metrics::gauge!("tenancy_usage_queue_events").set(self.queue.load().events as f64);
+            self.settle(std::mem::take(&mut taken.jobs)).await;
         }
     }
 
@@ -195,17 +201,20 @@ impl Writer {
         let mut organizations: Vec<_> = jobs.iter().map(|job| job.organization_id).collect();
         organizations.dedup();
         let batch = Batch::new(candidates());
+        let entries = batch.to_insert();
+        let new_series = self.known.unknown(&entries);
 
         // A task has one transaction at a time: one that hangs on a silent connection would keep everybody waiting, long
         // after the database is back. So it is given up with the database.
         let (scope, verdicts) = tokio::select! {
-            written = self.write(organizations, &batch) => written?,
+            written = self.write(organizations, &batch, &entries, &new_series) => written?,
             () = self.database.unreachable() => return Err(unreachable()),
         };
         tokio::select! {
             committed = scope.commit() => committed?,
             () = self.database.unreachable() => return Err(unknown()),
         }
+        self.known.remember(new_series);
 
         #[expect(clippy::cast_precision_loss, reason = "a histogram")]
         metrics::histogram!("tenancy_usage_batch_events").record(verdicts.len() as f64);
@@ -227,14 +236,22 @@ impl Writer {
         &self,
         organizations: Vec<OrganizationId>,
         batch: &Batch<'_>,
+        entries: &[Entry<'_>],
+        new_series: &BTreeMap<SeriesKey, NamedSeries>,
     ) -> Result<(IngestScope, Vec<Verdict>), Error> {
-        let entries = batch.to_insert();
         let mut scope = self.database.ingest(organizations).await?;
         let now = self.clock.now();
-        let inserted = ingest::insert(&mut scope, &entries, &tally(entries.iter().copied()), now).await?;
+        if !new_series.is_empty() {
+            ingest::name_series(&mut scope, new_series).await?;
+        }
+        let mut tallies = tally(entries.iter().copied());
+        let inserted = ingest::insert(&mut scope, entries, &tallies, now).await?;
         if let Inserted::Only(keys) = &inserted {
-            let counting = entries.iter().copied().filter(|entry| keys.contains(&ingest::key(*entry)));
-            ingest::insert(&mut scope, &[], &tally(counting), now).await?;
+            tallies = tally(entries.iter().copied().filter(|entry| keys.contains(&ingest::key(*entry))));
+            ingest::insert(&mut scope, &[], &tallies, now).await?;
+        }
+        if !tallies.unique_values.is_empty() {
+            ingest::insert_unique_values(&mut scope, &tallies).await?;
         }
         let to_compare = batch.to_compare(&inserted);
         let compared = match to_compare.as_slice() {
@@ -253,18 +270,18 @@ impl WriterTask {
     /// Error: `Internal` when one of the tasks died, after the others have committed what waited: the service must end,
     /// since a part of the organizations would have no writer.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let _last = RefuseOnDrop(Arc::clone(&self.writer.queues));
+        let _last = RefuseOnDrop(Arc::clone(&self.writer.queue));
         let mut tasks = JoinSet::new();
-        for shard in 0..self.writer.queues.len() {
-            tasks.spawn(self.writer.clone().serve(shard));
+        for _ in 0..self.writers {
+            tasks.spawn(self.writer.clone().serve());
         }
         let mut death = None;
         tokio::select! {
             () = stop.cancelled() => {}
-            // Its queue is open, so it can only have panicked.
+            // The queue is open, so it can only have panicked.
             ended = tasks.join_next() => death = Some(format!("{ended:?}")),
         }
-        self.writer.queues.iter().for_each(Queue::close);
+        self.writer.queue.close();
         let drained = async {
             while let Some(ended) = tasks.join_next().await {
                 if let Err(error) = ended {
@@ -280,11 +297,11 @@ impl WriterTask {
 }
 
 /// Leaves no caller waiting for a writer that is no more.
-struct RefuseOnDrop(Arc<[Queue]>);
+struct RefuseOnDrop(Arc<Queue>);
 
 impl Drop for RefuseOnDrop {
     fn drop(&mut self) {
-        for job in self.0.iter().flat_map(Queue::close_and_empty) {
+        for job in self.0.close_and_empty() {
             refuse(job, &stopping());
         }
     }

@@ -38,6 +38,9 @@ pub struct DatabaseOptions {
 /// Connections for background work: the writers of usage and the workers.
 const BACKGROUND_CONNECTIONS: u32 = 8;
 
+/// Who leaves less time than this for a connection cannot blame the database when there is none.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// A pool for each login; the same one where there is one login.
 #[derive(Clone)]
 struct Pools {
@@ -196,7 +199,13 @@ impl Database {
 
     fn begin_statement(&self, role: &str) -> String {
         let timeout = deadline::remaining(self.clock.instant(), self.options.statement_timeout).as_millis().max(1);
-        format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {timeout}")
+        // Statements are written so that one plan is good for all values, and are short. Planning a query over all partitions
+        // anew each time, which Postgres prefers where it overestimates them, takes longer than the query: measured, 7 ms
+        // instead of 3 for a month by day. For the same estimates it would compile them.
+        format!(
+            "BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {timeout}; \
+             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off"
+        )
     }
 
     /// Begins on a connection that works. A pool of stale connections, as after a restart of Postgres, is walked through
@@ -223,6 +232,7 @@ impl Database {
         };
         match tokio::time::timeout(wait, attempts).await {
             Ok(begun) => Ok(begun?),
+            Err(_) if wait < SHORTEST_WAIT => Err(Error::DeadlineExceeded),
             Err(_) => Err(unreachable()),
         }
     }

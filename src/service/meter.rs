@@ -5,12 +5,17 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::auth::gate::Reach;
+use crate::error::Error;
+use crate::ids::MeterId;
 use crate::metering::catalog::Catalog;
+use crate::model::etag;
+use crate::model::meter::{Meter, NewMeter};
 use crate::page::{Cursor, Page};
 use crate::proto::v1;
 use crate::proto::v1::meter_service_server::MeterService;
+use crate::repository::idempotency::Repeatable;
 use crate::repository::meter;
-use crate::repository::scope::Purpose;
+use crate::repository::scope::{Accountable, Purpose, Scope};
 use crate::service::convert::meter as convert;
 use crate::service::{Shared, idempotency, open};
 
@@ -32,32 +37,15 @@ impl MeterService for Meters {
         let (caller, mut request) = open(request)?;
         let repeatable = idempotency::read(&std::mem::take(&mut request.request_id), &request)?;
         let message = request.meter.unwrap_or_default();
-        let definition = convert::definition(&message)?;
+        let new = convert::new_meter(&message)?;
 
-        let reach = self.shared.gate.reach(&caller, &message.organization_id).await?;
-        let now = self.shared.clock.now();
-        let reply = match reach {
+        let reply = match self.shared.gate.reach(&caller, &message.organization_id).await? {
             Reach::Tenant(permitted) => {
-                let mut scope = self.shared.database.tenant(&permitted).await?;
-                if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
-                    return Ok(Response::new(reply));
-                }
-                let created = meter::create(&mut scope, definition, now).await?;
-                let reply = v1::CreateMeterResponse { meter: Some(convert::to_proto(created)) };
-                idempotency::remember(&mut scope, repeatable, &reply).await?;
-                scope.commit().await?;
-                reply
+                self.create(self.shared.database.tenant(&permitted).await?, new, repeatable).await?
             }
             Reach::Platform(permitted) => {
-                let mut scope = self.shared.database.platform(&permitted, Purpose::PlatformMeters).await?;
-                if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
-                    return Ok(Response::new(reply));
-                }
-                let created = meter::create_platform_wide(&mut scope, definition, now).await?;
-                let reply = v1::CreateMeterResponse { meter: Some(convert::to_proto(created)) };
-                idempotency::remember(&mut scope, repeatable, &reply).await?;
-                scope.commit().await?;
-                reply
+                let scope = self.shared.database.platform(&permitted, Purpose::PlatformMeters).await?;
+                self.create(scope, new, repeatable).await?
             }
         };
         Ok(Response::new(reply))
@@ -82,11 +70,11 @@ impl MeterService for Meters {
         let mut found = match self.shared.gate.reach(&caller, &request.organization_id).await? {
             Reach::Tenant(permitted) => {
                 let mut scope = self.shared.database.tenant(&permitted).await?;
-                meter::list(&mut scope, &page).await?
+                meter::list(&mut scope, request.show_archived, &page).await?
             }
             Reach::Platform(permitted) => {
                 let mut scope = self.shared.database.platform(&permitted, Purpose::PlatformMeters).await?;
-                meter::list_platform_wide(&mut scope, &page).await?
+                meter::list_platform_wide(&mut scope, request.show_archived, &page).await?
             }
         };
         let next_page_token =
@@ -94,4 +82,98 @@ impl MeterService for Meters {
         let meters = found.into_iter().map(convert::to_proto).collect();
         Ok(Response::new(v1::ListMetersResponse { meters, next_page_token }))
     }
+
+    async fn update_meter(
+        &self,
+        request: Request<v1::UpdateMeterRequest>,
+    ) -> Result<Response<v1::UpdateMeterResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let message = request.meter.unwrap_or_default();
+        let id: MeterId = message.meter_id.parse().map_err(|error: Error| error.within("meter"))?;
+        let fields = convert::fields(request.update_mask)?;
+
+        let saved = match self.shared.gate.reach(&caller, &message.organization_id).await? {
+            Reach::Tenant(permitted) => {
+                self.update(self.shared.database.tenant(&permitted).await?, id, &message, &fields).await?
+            }
+            Reach::Platform(permitted) => {
+                let scope = self.shared.database.platform(&permitted, Purpose::PlatformMeters).await?;
+                self.update(scope, id, &message, &fields).await?
+            }
+        };
+        Ok(Response::new(v1::UpdateMeterResponse { meter: Some(convert::to_proto(saved)) }))
+    }
+
+    async fn archive_meter(
+        &self,
+        request: Request<v1::ArchiveMeterRequest>,
+    ) -> Result<Response<v1::ArchiveMeterResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let saved = match self.shared.gate.reach(&caller, &request.organization_id).await? {
+            Reach::Tenant(permitted) => self.archive(self.shared.database.tenant(&permitted).await?, &request).await?,
+            Reach::Platform(permitted) => {
+                let scope = self.shared.database.platform(&permitted, Purpose::PlatformMeters).await?;
+                self.archive(scope, &request).await?
+            }
+        };
+        Ok(Response::new(v1::ArchiveMeterResponse { meter: Some(convert::to_proto(saved)) }))
+    }
+}
+
+/// The same in an organization and on the platform: whose meters they are, the scope knows.
+impl Meters {
+    async fn create<K: Accountable>(
+        &self,
+        mut scope: Scope<K>,
+        new: NewMeter,
+        repeatable: Option<Repeatable>,
+    ) -> Result<v1::CreateMeterResponse, Error> {
+        let now = self.shared.clock.now();
+        if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
+            return Ok(reply);
+        }
+        let created = meter::create(&mut scope, new, now).await?;
+        let reply = v1::CreateMeterResponse { meter: Some(convert::to_proto(created)) };
+        idempotency::remember(&mut scope, repeatable, &reply).await?;
+        scope.commit().await?;
+        Ok(reply)
+    }
+
+    async fn update<K: Accountable>(
+        &self,
+        mut scope: Scope<K>,
+        id: MeterId,
+        message: &v1::Meter,
+        fields: &[&str],
+    ) -> Result<Meter, Error> {
+        let before = locked(&mut scope, &id.to_string(), &message.etag).await?;
+        let profile = convert::changed_profile(before.profile.clone(), message, fields)?;
+        let after = Meter { profile, ..before.clone() };
+        let saved = meter::save(&mut scope, "meters.update", &before, after, self.shared.clock.now()).await?;
+        scope.commit().await?;
+        Ok(saved)
+    }
+
+    async fn archive<K: Accountable>(
+        &self,
+        mut scope: Scope<K>,
+        request: &v1::ArchiveMeterRequest,
+    ) -> Result<Meter, Error> {
+        let before = locked(&mut scope, &request.meter, &request.etag).await?;
+        if before.archive_time.is_some() {
+            return Ok(before);
+        }
+        let now = self.shared.clock.now();
+        let after = Meter { archive_time: Some(now), ..before.clone() };
+        let saved = meter::save(&mut scope, "meters.archive", &before, after, now).await?;
+        scope.commit().await?;
+        Ok(saved)
+    }
+}
+
+/// The meter, locked, as the caller last saw it.
+async fn locked<K: Accountable>(scope: &mut Scope<K>, name: &str, etag: &str) -> Result<Meter, Error> {
+    let before = meter::lock(scope, name).await?;
+    etag::check(meter::RESOURCE, etag, before.revision)?;
+    Ok(before)
 }

@@ -66,6 +66,8 @@ pub struct Ingredients {
     pub catalog: Arc<Catalog>,
     /// Takes usage in.
     pub recorder: Recorder,
+    /// How long raw usage events are kept.
+    pub usage_retention: TimeDelta,
     /// How long a deleted organization can be brought back.
     pub purge_after: TimeDelta,
 }
@@ -75,7 +77,7 @@ pub fn routes(
     ingredients: Ingredients,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let Ingredients { shared, authenticator, last_used, catalog, recorder, purge_after } = ingredients;
+    let Ingredients { shared, authenticator, last_used, catalog, recorder, usage_retention, purge_after } = ingredients;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -93,9 +95,15 @@ pub fn routes(
         .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
         .add_service(MeterServiceServer::new(Meters { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
-        .add_service(UsageServiceServer::new(Usage { shared: shared.clone(), catalog, recorder }))
+        .add_service(UsageServiceServer::new(Usage {
+            shared: shared.clone(),
+            catalog,
+            recorder,
+            retention: usage_retention,
+        }))
         .add_service(UserServiceServer::new(Users { shared }));
-    Ok(routes.routes())
+    // Otherwise the router prepares every route again for every request.
+    Ok(routes.routes().prepare())
 }
 
 /// Takes a request apart into who sent it and what it says. The auth layer has put the caller there; without one the

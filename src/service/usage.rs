@@ -1,18 +1,35 @@
-//! `UsageService`.
+//! `UsageService`. Events come in by `intake`, on streams through `pipeline` and `stream`.
 
-use std::sync::Arc;
+mod intake;
+mod pipeline;
+mod stream;
 
-use tonic::{Request, Response, Status};
+use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, Violation};
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::auth::layer::Renewal;
+use crate::deadline::Ending;
+use crate::error::Error;
+use crate::metering::buckets;
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
-use crate::model::usage::{REQUEST_EVENTS, SeriesId};
+use crate::model::usage::Void;
+use crate::model::usage::query::Sources;
+use crate::page::{Cursor, Page};
 use crate::proto::v1;
 use crate::proto::v1::usage_service_server::UsageService;
-use crate::repository::{organization, usage};
-use crate::service::convert::usage as convert;
-use crate::service::{Shared, convert::meter, open};
+use crate::repository::organization;
+use crate::repository::scope::TenantScope;
+use crate::repository::usage::{event, figures, summary, void};
+use crate::service::convert::usage::{self as convert, query};
+use crate::service::usage::intake::{Batch, Intake};
+use crate::service::usage::stream::Session;
+use crate::service::{Shared, open};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -23,6 +40,14 @@ pub struct Usage {
     pub catalog: Arc<Catalog>,
     /// Takes events in.
     pub recorder: Recorder,
+    /// How long raw events are kept.
+    pub retention: TimeDelta,
+}
+
+impl Usage {
+    fn intake(&self) -> Intake {
+        Intake { gate: self.shared.gate.clone(), recorder: self.recorder.clone() }
+    }
 }
 
 #[tonic::async_trait]
@@ -32,16 +57,31 @@ impl UsageService for Usage {
         request: Request<v1::RecordUsageRequest>,
     ) -> Result<Response<v1::RecordUsageResponse>, Status> {
         let (caller, request) = open(request)?;
-        if !(1..=REQUEST_EVENTS).contains(&request.events.len()) {
-            let rule = format!("must be 1 to {REQUEST_EVENTS} events");
-            return Err(Error::from(Violation::new("events", rule)).into());
-        }
-        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
-        let (sent, drafts): (Vec<_>, Vec<_>) =
-            request.events.into_iter().map(|event| (event.event_id.clone(), convert::draft(event))).unzip();
-        let fates = self.recorder.record(&permitted, drafts).await?;
-        let results = fates.into_iter().zip(sent).map(|(fate, sent)| convert::result(fate, sent)).collect();
-        Ok(Response::new(v1::RecordUsageResponse { results }))
+        let mut batch = Batch::read(request.organization_id, request.events)?;
+        self.intake().record(&caller, &mut batch).await;
+        Ok(Response::new(v1::RecordUsageResponse { results: batch.reply()? }))
+    }
+
+    type StreamUsageStream = BoxStream<'static, Result<v1::StreamUsageResponse, Status>>;
+
+    async fn stream_usage(
+        &self,
+        mut request: Request<Streaming<v1::StreamUsageRequest>>,
+    ) -> Result<Response<Self::StreamUsageStream>, Status> {
+        let extensions = request.extensions_mut();
+        let (Some(renewal), Some(ending)) = (extensions.remove::<Renewal>(), extensions.remove::<Ending>()) else {
+            return Err(Error::internal("a stream came past the auth layer or the server").into());
+        };
+        let session = Arc::new(Session {
+            intake: self.intake(),
+            clock: self.shared.clock.clone(),
+            renewal,
+            ending: ending.0,
+            last_organization: Mutex::new(None),
+        });
+        let (stop, mut last) = (session.stop(), None);
+        let take = move |message| session.take(&mut last, message);
+        Ok(Response::new(pipeline::acknowledged(request.into_inner(), take, stop).boxed()))
     }
 
     async fn query_usage(
@@ -49,27 +89,97 @@ impl UsageService for Usage {
         request: Request<v1::QueryUsageRequest>,
     ) -> Result<Response<v1::QueryUsageResponse>, Status> {
         let (caller, request) = open(request)?;
-        let range = convert::Range::read(&request)?;
+        let question = query::Question::read(&request)?;
         let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
         let found = self.catalog.named(permitted.organization_id(), &request.meter).await?;
+        let selection = question.selection(&found.measure)?;
 
         let mut scope = self.shared.database.tenant(&permitted).await?;
-        let zone = match range.zone {
-            Some(zone) => zone,
-            None => organization::get(&mut scope).await?.profile.time_zone,
-        };
-        let boundaries = range.boundaries(zone)?;
-        let series = match range.subject.as_str() {
-            "" => SeriesId::WHOLE,
-            subject => SeriesId::of_subject(subject),
-        };
-        let aggregation = found.definition.aggregation;
-        let figures = usage::figures(&mut scope, (found.meter_id, aggregation), series, &boundaries).await?;
-        Ok(Response::new(v1::QueryUsageResponse {
-            points: convert::points(figures.points, &boundaries)?,
-            total: figures.total,
-            time_zone: zone.name().to_owned(),
-            aggregation: meter::aggregation(aggregation).into(),
-        }))
+        let zone = zone(&mut scope, question.zone).await?;
+        let boundaries = question.boundaries(zone)?;
+        let sources = Sources::of(&boundaries, !selection.raw_filters.is_empty());
+        self.check_kept(&sources)?;
+        let meter = (found.meter_id, found.measure.aggregation);
+        let figures = figures::figures(&mut scope, meter, &selection, &sources, &boundaries).await?;
+        Ok(Response::new(query::reply(figures, &found, &selection, &boundaries, zone)?))
+    }
+
+    async fn get_usage_summary(
+        &self,
+        request: Request<v1::GetUsageSummaryRequest>,
+    ) -> Result<Response<v1::GetUsageSummaryResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let (unit, named) = query::period(&request)?;
+        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
+        let now = self.shared.clock.now();
+        let meters = self.catalog.view_since(permitted.organization_id(), self.shared.clock.instant()).await?.all();
+
+        let mut scope = self.shared.database.tenant(&permitted).await?;
+        let zone = zone(&mut scope, named).await?;
+        let period = buckets::around(now, unit, zone).ok_or_else(|| Error::internal("now lies in no period"))?;
+        let wanted: Vec<_> = meters.iter().map(|meter| (meter.meter_id, meter.measure.aggregation)).collect();
+        let figures = summary::summary(&mut scope, &wanted, &period).await?;
+        Ok(Response::new(query::summary(&meters, figures, &period, zone)))
+    }
+
+    async fn list_usage_events(
+        &self,
+        request: Request<v1::ListUsageEventsRequest>,
+    ) -> Result<Response<v1::ListUsageEventsResponse>, Status> {
+        let (caller, mut request) = open(request)?;
+        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let page = Page::read(caller.method(), &request, size, &token)?;
+        let mut narrow = convert::event::narrow(&request)?;
+        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
+        if !request.meter.is_empty() {
+            narrow.meter_id = Some(self.catalog.named(permitted.organization_id(), &request.meter).await?.meter_id);
+        }
+
+        let mut scope = self.shared.database.tenant(&permitted).await?;
+        let mut found = event::list(&mut scope, &narrow, &page).await?;
+        let next_page_token =
+            page.finish(&mut found, |last| Cursor { time: last.occurred_at, id: last.event_id.uuid() });
+        let events = found.into_iter().map(convert::event::to_proto).collect();
+        Ok(Response::new(v1::ListUsageEventsResponse { events, next_page_token }))
+    }
+
+    async fn void_usage_event(
+        &self,
+        request: Request<v1::VoidUsageEventRequest>,
+    ) -> Result<Response<v1::VoidUsageEventResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let (identity, reason) = convert::event::to_void(&request)?;
+        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
+        let mut scope = self.shared.database.tenant(&permitted).await?;
+        let void = Void { time: self.shared.clock.now(), reason };
+        let voided = void::void(&mut scope, &identity, void).await?;
+        scope.commit().await?;
+        Ok(Response::new(v1::VoidUsageEventResponse { event: Some(convert::event::to_proto(voided)) }))
+    }
+}
+
+impl Usage {
+    /// Refuses a query that takes raw events which may be gone. Error: `RAW_EVENTS_EXPIRED`.
+    fn check_kept(&self, sources: &Sources) -> Result<(), Error> {
+        let kept_since = self.shared.clock.now() - self.retention;
+        match sources.raw_since() {
+            Some(since) if since < kept_since => Err(Error::FailedPrecondition {
+                reason: "RAW_EVENTS_EXPIRED",
+                subject: "usage".to_owned(),
+                message: format!(
+                    "raw events are kept since {kept_since}: before, begin and end on a quarter of an hour, with buckets \
+                     of an hour or longer, and filter by what the meter groups by"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The zone that was named, or the organization's own.
+async fn zone(scope: &mut TenantScope, named: Option<Tz>) -> Result<Tz, Error> {
+    match named {
+        Some(zone) => Ok(zone),
+        None => Ok(organization::get(scope).await?.profile.time_zone),
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tonic::Status;
 
 use crate::clock::Clock;
 use crate::deadline;
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::stream::{ended, goes_on, is_stream, led};
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -19,17 +21,35 @@ pub struct Deadline {
 }
 
 impl Middleware for Deadline {
-    async fn handle<N: Next>(&self, request: Request, mut next: N) -> Response {
+    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
         // What cannot be read is no timeout; the specification calls for ignoring it.
         let asked = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
         let time = asked.map_or(self.longest, |asked| asked.min(self.longest));
-        // Unary calls only so far: a stream's reply begins at once, and its time is its own affair.
-        let deadline = self.clock.instant() + time;
+        let streams = is_stream(request.uri().path());
+        let (began, deadline) = (tokio::time::Instant::now(), self.clock.instant() + time);
         match tokio::time::timeout(time, deadline::scope(deadline, next.run(request))).await {
+            // Our limit is for the beginning of a stream. It goes on as long as its caller asked for, or for good.
+            Ok(response) if streams && goes_on(&response) => match asked.and_then(|asked| began.checked_add(asked)) {
+                Some(deadline) => until(response, deadline),
+                None => response,
+            },
             Ok(response) => response,
             Err(_) => Status::from(Error::DeadlineExceeded).into_http(),
         }
     }
+}
+
+/// The stream, ended at the deadline.
+fn until(response: Response, deadline: tokio::time::Instant) -> Response {
+    led(response, |pieces| {
+        stream::unfold(Some(pieces), move |pieces| async move {
+            let mut pieces = pieces?;
+            match tokio::time::timeout_at(deadline, pieces.next()).await {
+                Ok(piece) => Some((piece?, Some(pieces))),
+                Err(_) => Some((ended(&Error::DeadlineExceeded.into()), None)),
+            }
+        })
+    })
 }
 
 /// Reads `<1 to 8 digits><unit>`, the unit being one of H, M, S, m, u, n.

@@ -21,6 +21,8 @@ pub struct LayerOptions {
     pub longest_request: Duration,
     /// The most requests in flight.
     pub requests_in_flight: usize,
+    /// The most streams that are open.
+    pub streams: usize,
 }
 
 /// Puts the layers around the services.
@@ -36,7 +38,7 @@ pub fn around(routes: Routes, authenticate: Authenticate, options: LayerOptions,
         // Before the limit: a request that is refused needs no time, and one that is let in must end.
         .layer(Around(Deadline { clock: clock.clone(), longest: options.longest_request }))
         // Before authentication, which may cost a database read and an argon2 run.
-        .layer(Around(Limit::new(options.requests_in_flight)))
+        .layer(Around(Limit::new(options.requests_in_flight, options.streams)))
         // Last: nothing reaches a service without a caller.
         .layer(Around(authenticate))
         .service(routes)

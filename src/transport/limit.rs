@@ -1,36 +1,59 @@
-//! Bounds the requests in flight. One too many is refused at once: a queue would only grow older.
+//! Bounds the requests in flight, and the streams that are open. One too many is refused at once: a queue would only
+//! grow older.
+//!
+//! A stream is a request in flight until its reply begins; from then on it counts among the streams, or a few thousand
+//! idle ones would lock out everybody else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::stream::{goes_on, is_stream, led};
 
 /// The layer.
 #[derive(Clone, Debug)]
-pub struct Limit(Arc<Semaphore>);
+pub struct Limit {
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
 
 impl Limit {
-    /// At most `requests` at once, on all connections together.
+    /// At most `requests` in flight and `streams` open at once, on all connections together.
     #[must_use]
-    pub fn new(requests: usize) -> Self {
-        Self(Arc::new(Semaphore::new(requests)))
+    pub fn new(requests: usize, streams: usize) -> Self {
+        Self { requests: Arc::new(Semaphore::new(requests)), streams: Arc::new(Semaphore::new(streams)) }
     }
 }
 
 impl Middleware for Limit {
-    async fn handle<N: Next>(&self, request: Request, mut next: N) -> Response {
-        let Ok(_place) = self.0.try_acquire() else {
-            let overloaded = Error::Overloaded {
-                reason: "TOO_MANY_REQUESTS",
-                message: "too many requests are in flight",
-                retry_after: Duration::from_millis(200),
-            };
-            return Status::from(overloaded).into_http();
+    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
+        let Ok(_place) = self.requests.try_acquire() else {
+            return refusal("TOO_MANY_REQUESTS", "too many requests are in flight", Duration::from_millis(200));
         };
-        next.run(request).await
+        if !is_stream(request.uri().path()) {
+            return next.run(request).await;
+        }
+        let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {
+            return refusal("TOO_MANY_STREAMS", "too many streams are open", Duration::from_secs(1));
+        };
+        let response = next.run(request).await;
+        if !goes_on(&response) {
+            return response;
+        }
+        led(response, |pieces| {
+            pieces.inspect(move |_| {
+                // Free when the stream is dropped.
+                let _held = &place;
+            })
+        })
     }
+}
+
+fn refusal(reason: &'static str, message: &'static str, retry_after: Duration) -> Response {
+    Status::from(Error::Overloaded { reason, message, retry_after }).into_http()
 }

@@ -1,10 +1,11 @@
 //! What a layer is here: an async function around the rest of the way.
+//!
+//! Layers are not tower services among themselves: a service must name its future, which for an async function means a
+//! box, and six boxes within each other, each with its copy of all that is below, cost more than what the layers do.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -14,9 +15,7 @@ pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;
 
 /// The rest of the way.
-pub trait Next:
-    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
+pub trait Next: Clone + Send + 'static {
     /// Sends the request on.
     fn run(&mut self, request: Request) -> impl Future<Output = Response> + Send;
 }
@@ -37,7 +36,7 @@ where
 /// One layer.
 pub trait Middleware: Clone + Send + Sync + 'static {
     /// Handles a request on its way in and its reply on its way out.
-    fn handle<N: Next>(&self, request: Request, next: N) -> impl Future<Output = Response> + Send;
+    fn handle<N: Next>(&self, request: Request, next: &mut N) -> impl Future<Output = Response> + Send;
 }
 
 /// Puts a middleware around services.
@@ -52,24 +51,15 @@ impl<M: Clone, S> Layer<S> for Around<M> {
     }
 }
 
-/// A service with a middleware around it.
+/// The rest of the way with a middleware around it.
 #[derive(Clone, Debug)]
 pub struct Layered<M, S> {
     middleware: M,
     inner: S,
 }
 
-impl<M: Middleware, S: Next> Service<Request> for Layered<M, S> {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let (middleware, inner) = (self.middleware.clone(), self.inner.clone());
-        Box::pin(async move { Ok(middleware.handle(request, inner).await) })
+impl<M: Middleware, S: Next> Next for Layered<M, S> {
+    async fn run(&mut self, request: Request) -> Response {
+        self.middleware.handle(request, &mut self.inner).await
     }
 }

@@ -10,3 +10,4 @@ pub mod limit;
 pub mod middleware;
 pub mod panic;
 pub mod serve;
+pub mod stream;

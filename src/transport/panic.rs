@@ -3,24 +3,34 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tonic::Status;
 
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::stream::{ended, goes_on, is_stream, led};
 
 /// The layer.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchPanic;
 
 impl Middleware for CatchPanic {
-    async fn handle<N: Next>(&self, request: Request, mut next: N) -> Response {
+    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
+        let streams = is_stream(request.uri().path());
         // What the request held is dropped with it: scopes roll back, locks of ours recover from poison.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) if streams && goes_on(&response) => led(response, |pieces| {
+                let pieces = AssertUnwindSafe(pieces).catch_unwind();
+                pieces.map(|piece| piece.unwrap_or_else(|panic| ended(&answer(&*panic))))
+            }),
             Ok(response) => response,
-            Err(panic) => Status::from(Error::internal(format!("panic: {}", text(&*panic)))).into_http(),
+            Err(panic) => answer(&*panic).into_http(),
         }
     }
+}
+
+fn answer(panic: &(dyn Any + Send)) -> Status {
+    Error::internal(format!("panic: {}", text(panic))).into()
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {
@@ -38,12 +48,12 @@ mod tests {
     use tonic::Code;
     use tonic::body::Body;
     use tonic_types::StatusExt as _;
-    use tower::{Layer as _, ServiceExt as _, service_fn};
+    use tower::{Layer as _, service_fn};
 
     use super::*;
     use crate::transport::middleware::Around;
 
-    async fn answer(path: &str) -> Response {
+    async fn asked(path: &str) -> Response {
         let service = service_fn(|request: Request| async move {
             match request.uri().path() {
                 "/text" => panic!("a secret"),
@@ -55,17 +65,17 @@ mod tests {
         let request = Request::new(Body::empty());
         let (mut parts, body) = request.into_parts();
         parts.uri = path.parse().unwrap();
-        Around(CatchPanic).layer(service).oneshot(Request::from_parts(parts, body)).await.unwrap()
+        Around(CatchPanic).layer(service).run(Request::from_parts(parts, body)).await
     }
 
     #[tokio::test]
     async fn a_panic_is_an_answer_that_tells_nothing() {
         for path in ["/text", "/format", "/other"] {
-            let status = Status::from_header_map(answer(path).await.headers()).unwrap();
+            let status = Status::from_header_map(asked(path).await.headers()).unwrap();
             assert_eq!(status.code(), Code::Internal);
             assert_eq!(status.get_details_error_info().unwrap().reason, "INTERNAL");
             assert!(!status.message().contains("secret"), "{status:?}");
         }
-        assert!(Status::from_header_map(answer("/fine").await.headers()).is_none());
+        assert!(Status::from_header_map(asked("/fine").await.headers()).is_none());
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::principal::PermittedPlatform;
@@ -37,26 +38,58 @@ pub struct UpkeepOptions {
 /// Does all of it once. What fails does not keep the rest from being done; the first failure is returned.
 pub async fn run_once(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
     let outcomes = [
-        partitions(database, clock, options).await,
+        make_partitions(database, clock, options).await,
+        drop_partitions(database, clock, options).await,
         purge_organizations(database, clock).await,
         forget(database, clock).await,
     ];
     outcomes.into_iter().collect()
 }
 
-/// Makes the partitions that events of the next weeks need, and drops those past their retention.
-pub async fn partitions(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
-    let permitted = PermittedPlatform::system("upkeep");
-    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
+/// Makes the partitions that events of the next weeks need. Readers and writers go on meanwhile.
+///
+/// Error: `Conflict` when somebody else held the table for too long; nothing was made then.
+pub async fn make_partitions(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
+    let mut scope = database.platform(&PermittedPlatform::system("upkeep"), Purpose::Upkeep).await?;
     let now = clock.now();
     let made = upkeep::create_usage_partitions(&mut scope, now - options.accepted_age, now + AHEAD).await?;
     scope.commit().await?;
-    // Apart, so that a reader in the way of a drop does not keep partitions from being made.
-    let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
-    let dropped = upkeep::drop_usage_partitions(&mut scope, now - options.retention).await?;
+    if !made.is_empty() {
+        tracing::info!(?made, "usage partitions");
+    }
+    Ok(())
+}
+
+/// The same at start, before the first event, as often as it takes: the partition that it needs may be missing after weeks
+/// without service. What is past its retention waits for [`run_once`], so that no reader keeps the service from starting.
+///
+/// Error: that of the last attempt, when none within `wait` did it.
+pub async fn ensure_partitions(
+    database: &Database,
+    clock: &Clock,
+    options: UpkeepOptions,
+    wait: Duration,
+) -> Result<(), Error> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match make_partitions(database, clock, options).await {
+            Err(error @ (Error::Conflict | Error::Unavailable { .. })) if Instant::now() < deadline => {
+                tracing::warn!(%error, "the partitions of usage could not be made; it is tried again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Drops partitions past their retention. Apart, so that a reader in the way of a drop does not keep partitions from being
+/// made.
+async fn drop_partitions(database: &Database, clock: &Clock, options: UpkeepOptions) -> Result<(), Error> {
+    let mut scope = database.platform(&PermittedPlatform::system("upkeep"), Purpose::Upkeep).await?;
+    let dropped = upkeep::drop_usage_partitions(&mut scope, clock.now() - options.retention).await?;
     scope.commit().await?;
-    if !made.is_empty() || !dropped.is_empty() {
-        tracing::info!(?made, ?dropped, "usage partitions");
+    if !dropped.is_empty() {
+        tracing::info!(?dropped, "usage partitions past their retention");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The real binary: killed under load, stopped, started twice, and started wrongly.
 
+mod import;
+mod kills;
 mod refusals;
 
 use std::fs;

@@ -31,7 +31,8 @@ const SQLX: &[(&str, &str, &str)] = &[
 ];
 
 /// Who may know of gRPC. An error, a rule or a query that did would be of no use to the command line or a worker.
-const GRPC: &[&str] = &["app", "auth::layer", "proto", "service", "status", "transport", "worker::health"];
+const GRPC: &[&str] =
+    &["app", "auth::layer", "cli::usage::import", "proto", "service", "status", "transport", "worker::health"];
 
 /// What a module may import, besides itself. The row with the longest name counts, alone: `auth::keys` has none of what
 /// `auth` may. Nothing but `main.rs` and the command line imports `cli`, nothing but the command line `app`.
@@ -67,7 +68,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport", &["auth::permission", "clock", "deadline", "error", "ids", "status"]),
     ("transport::admin", &["repository::database"]),
     ("transport::layers", &["auth::layer", "clock", "transport"]),
-    ("auth::layer", &["auth", "clock", "error", "ids", "model", "transport::context", "transport::middleware"]),
+    (
+        "auth::layer",
+        &["auth", "clock", "error", "ids", "model", "transport::context", "transport::middleware", "transport::stream"],
+    ),
     (
         "service",
         &[
@@ -75,10 +79,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "auth::gate",
             "auth::keys",
             "auth::last_used",
+            "auth::layer",
             "auth::mint",
             "auth::permission",
             "auth::principal",
             "clock",
+            "deadline",
             "error",
             "filter",
             "ids",
@@ -120,6 +126,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("app", &["auth", "clock", "config", "error", "metering", "repository", "service", "transport", "worker"]),
     ("demo", &["auth", "clock", "error", "ids", "metering", "model", "page", "repository"]),
+    // A client of the service like any other.
+    ("cli::usage::import", &["cli", "proto", "service::convert"]),
     ("cli", &["app", "auth", "clock", "config", "demo", "error", "ids", "model", "page", "repository", "telemetry"]),
 ];
 

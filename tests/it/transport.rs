@@ -54,7 +54,7 @@ async fn the_callers_deadline_is_kept() {
     let (before, audit) = (organization(&tenant.client).await, audited(&world).await);
     let lock = Lock::organization(superuser, &tenant.id).await;
     let wire = Wire::connect(world.running.grpc).await;
-    for timeout in ["0n", "1m", "100m", "300000u"] {
+    for timeout in ["0n", "1m", "1000000u"] {
         let reply = wire.call(UPDATE, &[("x-api-key", &tenant.key), ("grpc-timeout", timeout)], rename()).await;
         let refusal = taken_apart(&reply.outcome.unwrap_err());
         assert!(refusal.is(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"), "{timeout}: {refusal:?}");
@@ -67,7 +67,7 @@ async fn the_callers_deadline_is_kept() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_deadline_the_services_own_is_kept() {
-    let (world, tenant, replica) = replica(&["--request-timeout", "300ms"]).await;
+    let (world, tenant, replica) = replica(&["--request-timeout", "1s"]).await;
     let superuser = &world.database.superuser;
     let (before, audit) = (organization(&tenant.client).await, audited(&world).await);
     let lock = Lock::organization(superuser, &tenant.id).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::Violation;
@@ -34,6 +35,12 @@ impl EventId {
         })
     }
 
+    /// As stored.
+    #[must_use]
+    pub const fn stored(uuid: Uuid, name: Option<String>) -> Self {
+        Self { uuid, name }
+    }
+
     /// One that the server chooses.
     #[must_use]
     pub fn chosen(now: DateTime<Utc>) -> Self {
@@ -60,6 +67,12 @@ impl fmt::Display for EventId {
             Some(name) => f.write_str(name),
             None => self.uuid.fmt(f),
         }
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

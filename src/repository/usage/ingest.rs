@@ -1,7 +1,7 @@
 //! The statements of the writer. Dedupe, event and aggregate are one transaction, and one statement unless an event was
 //! there before.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::ids::OrganizationId;
-use crate::model::usage::{Event, Tallies};
+use crate::ids::{MeterId, OrganizationId};
+use crate::model::usage::{Event, NamedSeries, SeriesId, Tallies, TallyKey};
 use crate::repository::scope::IngestScope;
 
 /// The reason of the error for an event whose week has no partition: a fault of the upkeep, over when that has run.
@@ -21,6 +21,9 @@ pub type Entry<'a> = (OrganizationId, &'a Event);
 
 /// What names an event: its organization and identity.
 pub type Key = (OrganizationId, (DateTime<Utc>, Uuid));
+
+/// What names a series.
+pub type SeriesKey = (OrganizationId, MeterId, SeriesId);
 
 /// The key of an entry.
 #[must_use]
@@ -48,6 +51,36 @@ impl Inserted {
     }
 }
 
+/// Names series that may be new; those that are known already stay as they are. Before [`insert`], so that all replicas
+/// lock series before events.
+pub async fn name_series(scope: &mut IngestScope, series: &BTreeMap<SeriesKey, NamedSeries>) -> Result<(), Error> {
+    let uuids = |of: fn(&SeriesKey) -> Uuid| series.keys().map(of).collect::<Vec<Uuid>>();
+    let subjects: Vec<&str> = series.values().map(|named| named.series.subject.as_str()).collect();
+    let parents: Vec<Option<Uuid>> = series.values().map(|named| named.parent.map(SeriesId::uuid)).collect();
+    // As JSON, since an array of arrays would have to be rectangular.
+    let group_values: Result<Vec<_>, _> =
+        series.values().map(|named| serde_json::to_value(&named.series.group_values)).collect();
+    sqlx::query!(
+        "INSERT INTO tenancy.usage_series (organization_id, meter_id, series_id, subject, group_values, parent_series_id)
+         SELECT s.organization_id, s.meter_id, s.series_id, s.subject,
+             ARRAY(SELECT v.value FROM jsonb_array_elements_text(s.group_values) WITH ORDINALITY AS v (value, place)
+                   ORDER BY v.place),
+             s.parent_series_id
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::jsonb[], $6::uuid[])
+             AS s (organization_id, meter_id, series_id, subject, group_values, parent_series_id)
+         ON CONFLICT DO NOTHING",
+        &uuids(|key| key.0.uuid()),
+        &uuids(|key| key.1.uuid()),
+        &uuids(|key| key.2.uuid()),
+        &subjects as &[&str],
+        &group_values.map_err(Error::internal)?,
+        &parents as &[Option<Uuid>]
+    )
+    .execute(&mut *scope)
+    .await?;
+    Ok(())
+}
+
 /// Inserts events that are not there yet and, when that were all of them, adds their tallies to the aggregates.
 ///
 /// Entries are distinct, and ascending by key: replicas lock rows in the same order, events before aggregates. The rest,
@@ -61,31 +94,45 @@ pub async fn insert(
     recorded_at: DateTime<Utc>,
 ) -> Result<Inserted, Error> {
     let events = Columns::of(entries);
-    let of = |uuid: fn(&crate::model::usage::TallyKey) -> Uuid| tallies.keys().map(uuid).collect::<Vec<Uuid>>();
+    let aggregates = Aggregates::of(tallies);
     let rows = sqlx::query!(
         r#"WITH inserted AS (
                INSERT INTO tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at,
-                   subject, event_name, properties)
-               SELECT e.organization_id, e.occurred_at, e.event_id, e.meter_id, e.quantity, $9, e.subject, e.event_name,
-                   e.properties::jsonb
+                   subject, event_name, properties, series_id, value_id)
+               SELECT e.organization_id, e.occurred_at, e.event_id, e.meter_id, e.quantity, $11, e.subject, e.event_name,
+                   e.properties::jsonb, e.series_id, e.value_id
                FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::numeric[], $6::text[], $7::text[],
-                   $8::text[])
-                   AS e (organization_id, occurred_at, event_id, meter_id, quantity, subject, event_name, properties)
+                   $8::text[], $9::uuid[], $10::uuid[])
+                   AS e (organization_id, occurred_at, event_id, meter_id, quantity, subject, event_name, properties,
+                       series_id, value_id)
                ON CONFLICT DO NOTHING
                RETURNING organization_id, occurred_at, event_id
            ), counted AS (
                SELECT count(*) AS events FROM inserted
            ), added AS (
                INSERT INTO tenancy.usage_aggregates AS a (organization_id, meter_id, series_id, bucket_start, event_count,
-                   quantity_sum)
-               SELECT t.organization_id, t.meter_id, t.series_id, t.bucket_start, t.event_count, t.quantity_sum
-               FROM UNNEST($10::uuid[], $11::uuid[], $12::uuid[], $13::timestamptz[], $14::bigint[], $15::numeric[])
-                   AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum)
+                   quantity_sum, quantity_min, quantity_max, latest_at, latest_event_id, latest_quantity)
+               SELECT t.organization_id, t.meter_id, t.series_id, t.bucket_start, t.event_count, t.quantity_sum,
+                   t.quantity_min, t.quantity_max, t.latest_at, t.latest_event_id, t.latest_quantity
+               FROM UNNEST($12::uuid[], $13::uuid[], $14::uuid[], $15::timestamptz[], $16::bigint[], $17::numeric[],
+                   $18::numeric[], $19::numeric[], $20::timestamptz[], $21::uuid[], $22::numeric[])
+                   AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min,
+                       quantity_max, latest_at, latest_event_id, latest_quantity)
                -- Also makes every event come before the first aggregate.
                WHERE (SELECT events FROM counted) = cardinality($1::uuid[])
                ON CONFLICT (organization_id, meter_id, series_id, bucket_start) DO UPDATE
                SET event_count = a.event_count + excluded.event_count,
-                   quantity_sum = a.quantity_sum + excluded.quantity_sum
+                   quantity_sum = a.quantity_sum + excluded.quantity_sum,
+                   quantity_min = least(a.quantity_min, excluded.quantity_min),
+                   quantity_max = greatest(a.quantity_max, excluded.quantity_max),
+                   -- The order of rows puts time before identity. Without a latest one, the comparison is NULL.
+                   latest_at = greatest(a.latest_at, excluded.latest_at),
+                   latest_event_id = CASE
+                       WHEN (a.latest_at, a.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
+                       THEN a.latest_event_id ELSE excluded.latest_event_id END,
+                   latest_quantity = CASE
+                       WHEN (a.latest_at, a.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
+                       THEN a.latest_quantity ELSE excluded.latest_quantity END
            )
            SELECT c.events AS "events!", i.organization_id AS "organization_id?", i.occurred_at AS "occurred_at?",
                i.event_id AS "event_id?"
@@ -98,13 +145,20 @@ pub async fn insert(
         &events.subjects as &[&str],
         &events.names as &[Option<&str>],
         &events.properties as &[Option<&str>],
+        &events.series_ids as &[Option<Uuid>],
+        &events.value_ids as &[Option<Uuid>],
         recorded_at,
-        &of(|key| key.organization_id.uuid()),
-        &of(|key| key.meter_id.uuid()),
-        &of(|key| key.series_id.uuid()),
-        &tallies.keys().map(|key| key.bucket_start).collect::<Vec<_>>(),
-        &tallies.values().map(|tally| tally.event_count).collect::<Vec<_>>(),
-        &tallies.values().map(|tally| tally.quantity_sum).collect::<Vec<_>>()
+        &aggregates.organization_ids,
+        &aggregates.meter_ids,
+        &aggregates.series_ids,
+        &aggregates.bucket_starts,
+        &aggregates.event_counts,
+        &aggregates.quantity_sums,
+        &aggregates.quantity_mins as &[Option<Decimal>],
+        &aggregates.quantity_maxs as &[Option<Decimal>],
+        &aggregates.latest_at as &[Option<DateTime<Utc>>],
+        &aggregates.latest_event_ids as &[Option<Uuid>],
+        &aggregates.latest_quantities as &[Option<Decimal>]
     )
     .fetch_all(&mut *scope)
     .await
@@ -117,6 +171,25 @@ pub async fn insert(
         .filter_map(|row| Some((row.organization_id?.into(), (row.occurred_at?, row.event_id?))))
         .collect();
     Ok(Inserted::Only(keys))
+}
+
+/// Adds distinct values, which may be there. After the aggregates of their series and quarters of an hour were added:
+/// their locks keep a void, which takes values away, from running beside this.
+pub async fn insert_unique_values(scope: &mut IngestScope, tallies: &Tallies) -> Result<(), Error> {
+    let uuids = |of: fn(&(TallyKey, Uuid)) -> Uuid| tallies.unique_values.iter().map(of).collect::<Vec<Uuid>>();
+    sqlx::query!(
+        "INSERT INTO tenancy.usage_unique_values (organization_id, meter_id, series_id, bucket_start, value_id)
+         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::uuid[])
+         ON CONFLICT DO NOTHING",
+        &uuids(|(key, _)| key.organization_id.uuid()),
+        &uuids(|(key, _)| key.meter_id.uuid()),
+        &uuids(|(key, _)| key.series_id.uuid()),
+        &tallies.unique_values.iter().map(|(key, _)| key.bucket_start).collect::<Vec<_>>(),
+        &uuids(|(_, value)| *value)
+    )
+    .execute(&mut *scope)
+    .await?;
+    Ok(())
 }
 
 /// Compares events with those stored under the same identity: whether they are the same in everything; `None` where
@@ -169,6 +242,8 @@ struct Columns<'a> {
     subjects: Vec<&'a str>,
     names: Vec<Option<&'a str>>,
     properties: Vec<Option<&'a str>>,
+    series_ids: Vec<Option<Uuid>>,
+    value_ids: Vec<Option<Uuid>>,
 }
 
 impl<'a> Columns<'a> {
@@ -179,9 +254,45 @@ impl<'a> Columns<'a> {
             event_ids: entries.iter().map(|(_, event)| event.event_id.uuid()).collect(),
             meter_ids: entries.iter().map(|(_, event)| event.meter_id.uuid()).collect(),
             quantities: entries.iter().map(|(_, event)| event.quantity.decimal()).collect(),
-            subjects: entries.iter().map(|(_, event)| event.subject.as_str()).collect(),
+            subjects: entries.iter().map(|(_, event)| event.subject()).collect(),
             names: entries.iter().map(|(_, event)| event.event_id.name()).collect(),
             properties: entries.iter().map(|(_, event)| event.properties.as_deref()).collect(),
+            series_ids: entries.iter().map(|(_, event)| event.series.as_ref().map(|of| of.id.uuid())).collect(),
+            value_ids: entries.iter().map(|(_, event)| event.value_id).collect(),
+        }
+    }
+}
+
+/// Aggregates as columns.
+struct Aggregates {
+    organization_ids: Vec<Uuid>,
+    meter_ids: Vec<Uuid>,
+    series_ids: Vec<Uuid>,
+    bucket_starts: Vec<DateTime<Utc>>,
+    event_counts: Vec<i64>,
+    quantity_sums: Vec<Decimal>,
+    quantity_mins: Vec<Option<Decimal>>,
+    quantity_maxs: Vec<Option<Decimal>>,
+    latest_at: Vec<Option<DateTime<Utc>>>,
+    latest_event_ids: Vec<Option<Uuid>>,
+    latest_quantities: Vec<Option<Decimal>>,
+}
+
+impl Aggregates {
+    fn of(tallies: &Tallies) -> Self {
+        let (keys, tallies) = (|| tallies.aggregates.keys(), || tallies.aggregates.values());
+        Self {
+            organization_ids: keys().map(|key| key.organization_id.uuid()).collect(),
+            meter_ids: keys().map(|key| key.meter_id.uuid()).collect(),
+            series_ids: keys().map(|key| key.series_id.uuid()).collect(),
+            bucket_starts: keys().map(|key| key.bucket_start).collect(),
+            event_counts: tallies().map(|tally| tally.event_count).collect(),
+            quantity_sums: tallies().map(|tally| tally.quantity_sum).collect(),
+            quantity_mins: tallies().map(|tally| tally.quantity_min).collect(),
+            quantity_maxs: tallies().map(|tally| tally.quantity_max).collect(),
+            latest_at: tallies().map(|tally| tally.latest.map(|((at, _), _)| at)).collect(),
+            latest_event_ids: tallies().map(|tally| tally.latest.map(|((_, id), _)| id)).collect(),
+            latest_quantities: tallies().map(|tally| tally.latest.map(|(_, quantity)| quantity)).collect(),
         }
     }
 }

@@ -63,9 +63,26 @@ pub fn good(path: &str, furnished: &Furnished) -> Option<Vec<u8>> {
                 key: UNIQUE.into(),
                 display_name: "Nasty".into(),
                 aggregation: v1::MeterAggregation::Sum.into(),
+                value_property: "size".into(),
+                group_by: vec!["region".into()],
+                filter: vec![v1::MeterCondition {
+                    property: "tier".into(),
+                    operator: v1::MeterConditionOperator::In.into(),
+                    values: vec!["paid".into()],
+                }],
                 ..v1::Meter::default()
             }),
             ..Default::default()
+        }
+        .encode_to_vec(),
+        "UpdateMeter" => v1::UpdateMeterRequest {
+            meter: Some(v1::Meter {
+                organization_id: furnished.tenant.id.clone(),
+                meter_id: furnished.meter_id.clone(),
+                display_name: "Nasty".into(),
+                ..v1::Meter::default()
+            }),
+            update_mask: Some(FieldMask { paths: vec!["*".into()] }),
         }
         .encode_to_vec(),
         "CreateUser" => v1::CreateUserRequest { user: Some(user()), ..Default::default() }.encode_to_vec(),

@@ -274,7 +274,7 @@ impl Writer {
                 quantity: quantity.to_string(),
                 occurred_at: Some(Timestamp { seconds, nanos: 0 }),
                 subject: subject.into(),
-                properties: None,
+                ..v1::UsageEvent::default()
             });
             self.ledger.events.push((id, quantity, subject.into()));
         }

@@ -11,7 +11,7 @@ mod wire;
 mod world;
 
 pub use client::{Client, RawReply, raw};
-pub use errors::{refused, taken_apart};
+pub use errors::{Refused, refused, taken_apart};
 pub use load::{Expect, Load, Target, unavailable, verify};
 pub use lock::{Lock, waiting};
 pub use postgres::{Cloned, clone_template};

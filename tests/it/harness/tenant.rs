@@ -22,15 +22,20 @@ pub struct Tenant {
 
 impl Tenant {
     pub(super) async fn create(world: &World, slug: &str) -> Self {
+        Self::create_by(&world.operator(), &world.anonymous(), slug).await
+    }
+
+    /// The same by an operator, of a service that is no [`World`].
+    pub async fn create_by(operator: &Client, anonymous: &Client, slug: &str) -> Self {
         let organization =
             v1::Organization { slug: slug.into(), display_name: slug.to_uppercase(), ..v1::Organization::default() };
         let request = v1::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-        let created = world.operator().organizations().create_organization(request).await.unwrap().into_inner();
+        let created = operator.organizations().create_organization(request).await.unwrap().into_inner();
         let id = created.organization.unwrap().organization_id;
         let scopes: Vec<Permission> =
             Permission::ALL.iter().copied().filter(|permission| permission.for_tenants()).collect();
-        let (key_id, key) = create_key(&world.operator(), &id, &scopes).await;
-        let client = world.client(&key);
+        let (key_id, key) = create_key(operator, &id, &scopes).await;
+        let client = anonymous.clone().key(&key);
         Self { id, slug: slug.into(), key, key_id, client }
     }
 

@@ -43,7 +43,13 @@ impl World {
 
     /// Starts another replica on a database that is there.
     pub async fn on(database: Cloned, flags: &[&str]) -> Self {
+        Self::after(database, Duration::ZERO, flags).await
+    }
+
+    /// Starts another replica whose clock is ahead, as after a time without service.
+    pub async fn after(database: Cloned, ahead: Duration, flags: &[&str]) -> Self {
         let clock = Clock::adjustable();
+        clock.advance(ahead);
         let options = options(&database);
         let running = app::start(&config(flags), options, clock.clone(), metrics()).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", running.grpc)).unwrap();

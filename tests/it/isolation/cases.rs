@@ -17,6 +17,8 @@ pub struct Furnished {
     pub user_id: String,
     /// A meter of its own.
     pub meter_id: String,
+    /// When its event `<slug>-event` happened.
+    pub occurred_at: Timestamp,
 }
 
 impl Furnished {
@@ -24,24 +26,44 @@ impl Furnished {
     pub async fn create(world: &World, slug: &str) -> Self {
         let tenant = world.tenant(slug).await;
         let user_id = tenant.member(world, "owner", "owner").await;
-        let meter = v1::Meter {
-            key: format!("{slug}.calls"),
-            display_name: "Calls".into(),
-            aggregation: v1::MeterAggregation::Sum.into(),
-            ..v1::Meter::default()
+        let create = async |key: String, aggregation: v1::MeterAggregation, request_id: &str| {
+            let meter = v1::Meter {
+                key,
+                display_name: "Calls".into(),
+                aggregation: aggregation.into(),
+                ..v1::Meter::default()
+            };
+            let request = v1::CreateMeterRequest { meter: Some(meter), request_id: request_id.into() };
+            tenant.client.meters().create_meter(request).await.unwrap().into_inner().meter.unwrap().meter_id
         };
         // With a request id, for the table of repeatable requests.
-        let request =
-            v1::CreateMeterRequest { meter: Some(meter), request_id: "018f0000-0000-7000-8000-000000000001".into() };
-        let created = tenant.client.meters().create_meter(request).await.unwrap().into_inner();
-        let meter_id = created.meter.unwrap().meter_id;
-        let event = v1::UsageEvent { meter: format!("{slug}.calls"), ..v1::UsageEvent::default() };
-        let request = v1::RecordUsageRequest { events: vec![event], ..Default::default() };
+        let request_id = "018f0000-0000-7000-8000-000000000001";
+        let meter_id = create(format!("{slug}.calls"), v1::MeterAggregation::Sum, request_id).await;
+        create(format!("{slug}.callers"), v1::MeterAggregation::UniqueCount, "").await;
+        // One that stays, one that is voided, and one with a distinct value.
+        let occurred_at = Timestamp { seconds: world.clock.now().timestamp(), nanos: 0 };
+        let event = |event_id: &str, meter: &str| v1::UsageEvent {
+            event_id: event_id.into(),
+            occurred_at: Some(occurred_at),
+            meter: format!("{slug}.{meter}"),
+            subject: "ada".into(),
+            ..v1::UsageEvent::default()
+        };
+        let events =
+            vec![event(&format!("{slug}-event"), "calls"), event("voided", "calls"), event("caller", "callers")];
+        let request = v1::RecordUsageRequest { events, ..Default::default() };
         let recorded = tenant.client.usage().record_usage(request).await.unwrap().into_inner();
-        assert_eq!(recorded.results[0].status(), v1::UsageEventStatus::Recorded);
+        assert!(recorded.results.iter().all(|result| result.status() == v1::UsageEventStatus::Recorded));
+        let request = v1::VoidUsageEventRequest {
+            event_id: "voided".into(),
+            occurred_at: Some(occurred_at),
+            reason: "a row of each table".into(),
+            ..Default::default()
+        };
+        tenant.client.usage().void_usage_event(request).await.unwrap();
         // Or wait half a minute.
         last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
-        Self { tenant, user_id, meter_id }
+        Self { tenant, user_id, meter_id, occurred_at }
     }
 }
 
@@ -94,8 +116,9 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         ..v1::ApiKey::default()
     };
     let user = || v1::User { user_id: user_id(), display_name: "Taken".into(), ..v1::User::default() };
-    let meter = || v1::Meter {
-        organization_id: organization_id(),
+    let meter = |organization_id: String| v1::Meter {
+        organization_id,
+        meter_id: victim.meter_id.clone(),
         key: "taken".into(),
         display_name: "Taken".into(),
         aggregation: v1::MeterAggregation::Sum.into(),
@@ -108,6 +131,12 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         end_time: Some(Timestamp { seconds: 1_700_001_000, nanos: 0 }),
         bucket: v1::UsageBucket::Day.into(),
         ..Default::default()
+    };
+    let void = |organization_id: String| v1::VoidUsageEventRequest {
+        organization_id,
+        event_id: format!("{}-event", victim.tenant.slug),
+        occurred_at: Some(victim.occurred_at),
+        reason: "Taken".into(),
     };
     vec![
         case("/tenancy.v1.ApiKeyService/CreateApiKey")
@@ -174,12 +203,31 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
             })
             .resource(v1::RemoveMemberRequest { user_id: user_id(), ..Default::default() }, "MEMBER_NOT_FOUND"),
         case("/tenancy.v1.MeterService/CreateMeter")
-            .organization(v1::CreateMeterRequest { meter: Some(meter()), ..Default::default() }),
+            .organization(v1::CreateMeterRequest { meter: Some(meter(organization_id())), ..Default::default() }),
         case("/tenancy.v1.MeterService/GetMeter")
             .organization(v1::GetMeterRequest { organization_id: organization_id(), meter: victim.meter_id.clone() })
             .resource(v1::GetMeterRequest { meter: victim.meter_id.clone(), ..Default::default() }, "METER_NOT_FOUND"),
         case("/tenancy.v1.MeterService/ListMeters")
             .organization(v1::ListMetersRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.MeterService/UpdateMeter")
+            .organization(v1::UpdateMeterRequest {
+                meter: Some(meter(organization_id())),
+                update_mask: mask("display_name"),
+            })
+            .resource(
+                v1::UpdateMeterRequest { meter: Some(meter(String::new())), update_mask: mask("display_name") },
+                "METER_NOT_FOUND",
+            ),
+        case("/tenancy.v1.MeterService/ArchiveMeter")
+            .organization(v1::ArchiveMeterRequest {
+                organization_id: organization_id(),
+                meter: victim.meter_id.clone(),
+                ..Default::default()
+            })
+            .resource(
+                v1::ArchiveMeterRequest { meter: victim.meter_id.clone(), ..Default::default() },
+                "METER_NOT_FOUND",
+            ),
         case("/tenancy.v1.OrganizationService/CreateOrganization"),
         case("/tenancy.v1.OrganizationService/GetOrganization")
             .organization(v1::GetOrganizationRequest { organization_id: organization_id() }),
@@ -197,6 +245,14 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
             .organization(v1::DeleteOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
         case("/tenancy.v1.OrganizationService/UndeleteOrganization")
             .organization(v1::UndeleteOrganizationRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.UsageService/GetUsageSummary")
+            .organization(v1::GetUsageSummaryRequest { organization_id: organization_id(), ..Default::default() }),
+        case("/tenancy.v1.UsageService/ListUsageEvents")
+            .organization(v1::ListUsageEventsRequest { organization_id: organization_id(), ..Default::default() })
+            .resource(
+                v1::ListUsageEventsRequest { meter: victim.meter_id.clone(), ..Default::default() },
+                "METER_NOT_FOUND",
+            ),
         case("/tenancy.v1.UsageService/QueryUsage")
             .organization(query(organization_id()))
             .resource(query(String::new()), "METER_NOT_FOUND"),
@@ -204,6 +260,15 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
             organization_id: organization_id(),
             events: vec![v1::UsageEvent { meter: "victim.calls".into(), ..v1::UsageEvent::default() }],
         }),
+        // One message and no more: its refusal is the end of the stream.
+        case("/tenancy.v1.UsageService/StreamUsage").organization(v1::StreamUsageRequest {
+            organization_id: organization_id(),
+            sequence: 1,
+            events: vec![v1::UsageEvent { meter: "victim.calls".into(), ..v1::UsageEvent::default() }],
+        }),
+        case("/tenancy.v1.UsageService/VoidUsageEvent")
+            .organization(void(organization_id()))
+            .resource(void(String::new()), "USAGE_EVENT_NOT_FOUND"),
         case("/tenancy.v1.UserService/CreateUser"),
         case("/tenancy.v1.UserService/GetUser")
             .organization(v1::GetUserRequest { organization_id: organization_id(), user_id: user_id() })

@@ -45,7 +45,7 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
     (
         "tenancy.platform_meters",
         "meters that count for every organization",
-        &[("tenancy_app", "SELECT"), ("tenancy_platform", "INSERT,SELECT")],
+        &[("tenancy_app", "SELECT"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
     ),
     (
         "tenancy.users",
@@ -75,6 +75,12 @@ const FURTHER_POLICIES: &[(&str, &str, &str, &str)] = &[
     ("usage_events", "ingest_insert", "INSERT", "tenancy_ingest"),
     ("usage_events", "ingest_select", "SELECT", "tenancy_ingest"),
     ("usage_events", "ingest_update", "UPDATE", "tenancy_ingest"),
+    ("usage_series", "ingest_insert", "INSERT", "tenancy_ingest"),
+    ("usage_series", "ingest_select", "SELECT", "tenancy_ingest"),
+    ("usage_series", "ingest_update", "UPDATE", "tenancy_ingest"),
+    ("usage_unique_values", "ingest_insert", "INSERT", "tenancy_ingest"),
+    ("usage_unique_values", "ingest_select", "SELECT", "tenancy_ingest"),
+    ("usage_unique_values", "ingest_update", "UPDATE", "tenancy_ingest"),
     ("users", "platform_insert", "INSERT", "tenancy_platform"),
     ("users", "platform_select", "SELECT", "tenancy_platform"),
     ("users", "platform_update", "UPDATE", "tenancy_platform"),

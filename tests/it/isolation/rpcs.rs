@@ -9,20 +9,22 @@ use sqlx::AssertSqlSafe;
 use tenancy::auth::permission::{METHODS, Permission, Permissions};
 use tenancy::model::member::Role;
 use tenancy::proto::{FILE_DESCRIPTOR_SET, v1};
+use tenancy::transport::stream::STREAMS;
 use tenancy::worker::health;
 use tonic::Code;
 
 use crate::harness::{Client, RawReply, World, raw, refused};
 use crate::isolation::cases::{Case, Furnished, cases};
 
-/// The paths of all RPCs of `tenancy.*`, by the descriptors.
-fn described() -> BTreeSet<String> {
+/// The paths of all RPCs of `tenancy.*`, by the descriptors, and whether their reply is a stream.
+fn described() -> BTreeMap<String, bool> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let files = set.file.iter().filter(|file| file.package().starts_with("tenancy."));
     files
         .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
         .flat_map(|(package, service)| {
-            service.method.iter().map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+            let path = move |method: &str| format!("/{package}.{}/{method}", service.name());
+            service.method.iter().map(move |method| (path(method.name()), method.server_streaming()))
         })
         .collect()
 }
@@ -35,8 +37,12 @@ fn paths<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
 async fn every_described_rpc_has_a_permission_a_case_and_its_health() {
     let world = World::start().await;
     let victim = Furnished::create(&world, "victim").await;
-    let described = described();
-    assert!(described.len() >= 31);
+    let streams: BTreeSet<String> =
+        described().into_iter().filter(|(_, is_stream)| *is_stream).map(|(path, _)| path).collect();
+    let ours = STREAMS.iter().copied().filter(|path| path.starts_with("/tenancy."));
+    assert_eq!(streams, paths(ours), "transport/stream.rs");
+    let described: BTreeSet<String> = described().into_keys().collect();
+    assert!(described.len() >= 37);
     assert_eq!(described, paths(METHODS.iter().map(|(path, _)| *path)), "auth/permission.rs");
     assert_eq!(described, paths(cases(&victim).iter().map(|case| case.path)), "isolation/cases.rs");
     let services: BTreeSet<&str> = described.iter().map(|path| path[1..].split('/').next().unwrap()).collect();

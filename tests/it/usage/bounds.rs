@@ -8,20 +8,20 @@ use crate::harness::{World, eventually, refused};
 use crate::usage::support::{create_meter, drift, event, fates, record, stored};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_has_1_to_1000_events() {
+async fn a_request_has_1_to_5000_events() {
     let world = World::start().await;
     let client = world.tenant("acme").await.client;
     create_meter(&client, "calls", v1::MeterAggregation::Count).await;
     let now = world.clock.now();
     let events = |count: usize| (0..count).map(|number| event(&format!("e{number}"), now)).collect::<Vec<_>>();
-    for count in [0, 1001] {
+    for count in [0, 5001] {
         let refusal = refused(record(&client, events(count)).await);
         assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD") && refusal.fields == ["events"], "{refusal:?}");
     }
     assert_eq!(stored(&world.database).await, 0, "all of it or nothing");
-    assert!(fates(&client, events(1000)).await.iter().all(|fate| fate == "RECORDED"));
-    assert!(fates(&client, events(1000)).await.iter().all(|fate| fate == "DUPLICATE"));
-    assert_eq!((stored(&world.database).await, drift(&world.database).await), (1000, 0));
+    assert!(fates(&client, events(5000)).await.iter().all(|fate| fate == "RECORDED"));
+    assert!(fates(&client, events(5000)).await.iter().all(|fate| fate == "DUPLICATE"));
+    assert_eq!((stored(&world.database).await, drift(&world.database).await), (5000, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,8 +14,18 @@ use tenancy::proto::v1;
 use tonic::Code;
 
 use crate::harness::{Client, World, eventually, refused};
-use crate::usage::support::{create_meter, drift, event, fate, record, stored, timestamp};
+use crate::usage::support::{create_grouped_meter, drift, event, fate, record, stored, timestamp};
 
+/// One of each kind, grouped by the size.
+const METERS: [(&str, v1::MeterAggregation); 7] = [
+    ("calls", v1::MeterAggregation::Count),
+    ("bytes", v1::MeterAggregation::Sum),
+    ("least", v1::MeterAggregation::Min),
+    ("most", v1::MeterAggregation::Max),
+    ("mean", v1::MeterAggregation::Avg),
+    ("last", v1::MeterAggregation::Latest),
+    ("users", v1::MeterAggregation::UniqueCount),
+];
 const PRODUCERS: u64 = 8;
 const REQUESTS: usize = 30;
 
@@ -31,8 +41,9 @@ async fn every_event_counts_once_on_two_replicas() {
     let mut tenants = Vec::new();
     for slug in ["one", "two", "three"] {
         let tenant = world.tenant(slug).await;
-        create_meter(&tenant.client, "calls", v1::MeterAggregation::Count).await;
-        create_meter(&tenant.client, "bytes", v1::MeterAggregation::Sum).await;
+        for (key, aggregation) in METERS {
+            create_grouped_meter(&tenant.client, key, aggregation, &["size"]).await;
+        }
         tenants.push([tenant.client, other.client(&tenant.key)]);
     }
     let base = quarter(world.clock.now()) - TimeDelta::hours(3);
@@ -113,8 +124,9 @@ fn random(rng: &mut StdRng, base: DateTime<Utc>) -> v1::UsageEvent {
         let value = Value { kind: Some(Kind::NumberValue(size)) };
         Some(Struct { fields: [("size".to_owned(), value)].into() })
     };
+    let meter = usize::try_from(id).unwrap() % METERS.len();
     let mut event = v1::UsageEvent {
-        meter: ["calls", "bytes"][usize::from(id.is_multiple_of(3))].into(),
+        meter: METERS[meter].0.into(),
         quantity: format!("{}.{:09}", id, id * 7),
         subject: ["", "ada", "grace"][usize::try_from(id % 3).unwrap()].into(),
         properties: if id.is_multiple_of(4) { size(id.into()) } else { None },
@@ -125,8 +137,11 @@ fn random(rng: &mut StdRng, base: DateTime<Utc>) -> v1::UsageEvent {
             0 => event.quantity = "1".into(),
             1 => event.subject = "eve".into(),
             2 => event.properties = size(0.5),
-            _ => event.meter = ["calls", "bytes"][usize::from(!id.is_multiple_of(3))].into(),
+            _ => event.meter = METERS[(meter + 1) % METERS.len()].0.into(),
         }
+    }
+    if event.meter == "users" && event.subject.is_empty() {
+        event.subject = "nobody".into();
     }
     event
 }

@@ -1,5 +1,7 @@
 //! `MeterService`, over the wire: an organization's own meters and platform-wide ones.
 
+mod changes;
+
 use tenancy::auth::permission::Permission;
 use tenancy::proto::v1;
 use tonic::{Code, Status};
@@ -35,16 +37,26 @@ async fn list(client: &Client, request: v1::ListMetersRequest) -> Result<v1::Lis
 async fn created_and_found_by_id_and_key() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;
-    let ignored = v1::Meter { meter_id: "x".into(), create_time: Some(prost_types::Timestamp::default()), ..calls() };
+    let time = Some(prost_types::Timestamp::default());
+    let ignored = v1::Meter {
+        meter_id: "x".into(),
+        etag: "x".into(),
+        create_time: time,
+        update_time: time,
+        archive_time: time,
+        ..calls()
+    };
     let created = create(&tenant.client, ignored).await.unwrap();
     let expected = v1::Meter {
         organization_id: tenant.id.clone(),
         meter_id: created.meter_id.clone(),
+        etag: created.etag.clone(),
         create_time: created.create_time,
+        update_time: created.create_time,
         ..calls()
     };
     assert_eq!(created, expected);
-    assert!(created.create_time.is_some_and(|time| time.seconds > 0), "output only");
+    assert!(created.create_time.is_some_and(|time| time.seconds > 0) && !created.etag.is_empty(), "output only");
     for name in ["calls", &created.meter_id] {
         assert_eq!(get(&tenant.client, "", name).await.unwrap(), created);
         assert_eq!(get(&world.operator(), "acme", name).await.unwrap(), created);
@@ -56,21 +68,131 @@ async fn created_and_found_by_id_and_key() {
     }
 }
 
+fn condition(property: &str, operator: v1::MeterConditionOperator, values: &[&str]) -> v1::MeterCondition {
+    v1::MeterCondition {
+        property: property.into(),
+        operator: operator.into(),
+        values: values.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A meter with every field that there is.
+fn tokens() -> v1::Meter {
+    use v1::MeterConditionOperator::{In, NotIn};
+    v1::Meter {
+        key: "ai.tokens".into(),
+        display_name: "Tokens".into(),
+        description: "What the models read and wrote, \"free\" ones aside".into(),
+        unit: "token".into(),
+        aggregation: v1::MeterAggregation::Sum.into(),
+        value_property: "tokens used".into(),
+        // In an order that is not that of the alphabet.
+        group_by: ["model", "größe", "h", "g", "f", "e", "d", "c"].map(str::to_owned).to_vec(),
+        filter: vec![
+            condition("tier", NotIn, &["free", "trial"]),
+            condition("http status", In, &["200", "", "true"]),
+            condition("tier", NotIn, &[&"x".repeat(128)]),
+        ],
+        ..v1::Meter::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_field_is_kept() {
+    use v1::MeterAggregation::{Avg, Count, Latest, Max, Min, Sum, UniqueCount};
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    for (number, client) in [&tenant.client, &world.operator()].into_iter().enumerate() {
+        for aggregation in [Count, Sum, Min, Max, Avg, Latest, UniqueCount] {
+            let mut wanted = v1::Meter {
+                key: format!("{}.{number}", aggregation.as_str_name().to_lowercase()),
+                aggregation: aggregation.into(),
+                ..tokens()
+            };
+            if aggregation == Count {
+                wanted.value_property.clear();
+            }
+            let created = create(client, wanted.clone()).await.unwrap();
+            let kept = v1::Meter {
+                organization_id: created.organization_id.clone(),
+                meter_id: created.meter_id.clone(),
+                etag: created.etag.clone(),
+                create_time: created.create_time,
+                update_time: created.update_time,
+                ..wanted
+            };
+            assert_eq!(created, kept);
+            assert_eq!(get(client, "", &created.key).await.unwrap(), kept, "from memory");
+            let listed = list(client, v1::ListMetersRequest::default()).await.unwrap().meters;
+            assert_eq!(listed.iter().find(|meter| meter.meter_id == created.meter_id), Some(&kept), "from the table");
+        }
+    }
+}
+
+/// The fields that a refusal names, sorted, without `meter.` in front.
+async fn wrong_fields(client: &Client, meter: v1::Meter) -> Vec<String> {
+    let refusal = refused(create(client, meter).await);
+    assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD"), "{refusal:?}");
+    let mut fields: Vec<_> =
+        refusal.fields.iter().map(|field| field.strip_prefix("meter.").unwrap().to_owned()).collect();
+    fields.sort();
+    fields
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_wrong_field_is_named() {
+    use v1::MeterConditionOperator::{In, Unspecified};
     let world = World::start().await;
     let client = world.tenant("acme").await.client;
     let wrong = v1::Meter {
         key: "018f0000-0000-7000-8000-000000000001".into(),
         display_name: String::new(),
+        description: "x".repeat(1001),
         unit: "x".repeat(64),
         aggregation: 99,
+        value_property: "a\nb".into(),
+        group_by: ["a", "", "b", "a", &"x".repeat(64), "\u{7f}"].map(str::to_owned).to_vec(),
+        filter: vec![
+            condition("good", In, &["x"]),
+            condition("", Unspecified, &[]),
+            condition("x\0", In, &["good", &"x".repeat(129), "x\0", ""]),
+            condition("many", In, &["x"; 17]),
+        ],
         ..v1::Meter::default()
     };
-    let mut refusal = refused(create(&client, wrong).await);
-    refusal.fields.sort();
-    let expected = ["aggregation", "display_name", "key", "unit"].map(|field| format!("meter.{field}"));
-    assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD") && refusal.fields == expected, "{refusal:?}");
+    let expected = [
+        "aggregation",
+        "description",
+        "display_name",
+        "filter[1].operator",
+        "filter[1].property",
+        "filter[1].values",
+        "filter[2].property",
+        "filter[2].values[1]",
+        "filter[2].values[2]",
+        "filter[3].values",
+        "group_by[1]",
+        "group_by[3]",
+        "group_by[4]",
+        "group_by[5]",
+        "key",
+        "unit",
+        "value_property",
+    ];
+    assert_eq!(wrong_fields(&client, wrong).await, expected);
+
+    let many = v1::Meter {
+        group_by: (0..9).map(|number| format!("p{number}")).collect(),
+        filter: vec![condition("p", In, &["x"]); 17],
+        ..calls()
+    };
+    assert_eq!(wrong_fields(&client, many).await, ["filter", "group_by"]);
+    let count = v1::Meter { value_property: "tokens".into(), ..calls() };
+    assert_eq!(wrong_fields(&client, count).await, ["value_property"], "a count takes no values");
+    let unknown =
+        v1::Meter { filter: vec![v1::MeterCondition { operator: 3, ..tokens().filter.remove(0) }], ..calls() };
+    assert_eq!(wrong_fields(&client, unknown).await, ["filter[0].operator"]);
+    assert_eq!(wrong_fields(&client, v1::Meter::default()).await, ["aggregation", "display_name", "key"]);
     let refusal = refused(client.meters().create_meter(v1::CreateMeterRequest::default()).await);
     assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD"), "{refusal:?}");
 }

@@ -3,10 +3,22 @@
 
 mod bounds;
 mod calendar;
+mod downtime;
+mod events;
 mod exactness;
 mod figures;
+mod import;
+mod measured;
 mod meters;
+mod organizations;
 mod partitions;
 mod record;
-mod support;
+mod recount;
+mod stream;
+mod summary;
+pub mod support;
+mod too_large;
+mod verify;
+mod void;
+mod void_races;
 mod writer;

@@ -10,17 +10,18 @@ use tenancy::worker::upkeep::{self, UpkeepOptions};
 use tonic::Code;
 
 use crate::harness::{World, refused};
-use crate::usage::support::{create_meter, drift, event, fates, record, stored, timestamp};
+use crate::usage::support::{create_meter, drift, event, fates, record, stored, timestamp, void};
+use crate::usage::verify::verify;
 
 /// As the service has it by default.
-const OPTIONS: UpkeepOptions = UpkeepOptions { accepted_age: TimeDelta::days(35), retention: TimeDelta::days(90) };
+pub const OPTIONS: UpkeepOptions = UpkeepOptions { accepted_age: TimeDelta::days(35), retention: TimeDelta::days(90) };
 
-async fn run_upkeep(world: &World) {
+pub async fn run_upkeep(world: &World) {
     upkeep::run_once(&world.running.database, &world.clock, OPTIONS).await.unwrap();
 }
 
 /// The weeks from one time to another that have no partition.
-async fn missing(world: &World, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<String> {
+pub async fn missing(world: &World, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT week::text FROM generate_series(date_trunc('week', $1, 'UTC'), $2, interval '7 days') AS week
          WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'tenancy.usage_events'::regclass
@@ -107,6 +108,8 @@ async fn retention_drops_raw_events_and_keeps_their_figures() {
         ..event(subject, old)
     });
     fates(&client, events.to_vec()).await;
+    fates(&client, vec![v1::UsageEvent { subject: "eve".into(), ..event("void", old) }]).await;
+    void(&client, "void", old).await.unwrap();
     let query = |subject: &str| v1::QueryUsageRequest {
         meter: "calls".into(),
         start_time: Some(timestamp(quarter(old) - TimeDelta::days(1))),
@@ -123,12 +126,23 @@ async fn retention_drops_raw_events_and_keeps_their_figures() {
     world.clock.advance(Duration::from_hours(24 * 55));
     run_upkeep(&world).await;
     assert_eq!(fates(&client, vec![event("b", world.clock.now())]).await, ["RECORDED"]);
-    assert_eq!((stored(&world.database).await, drift(&world.database).await), (3, 0));
+    assert_eq!((stored(&world.database).await, drift(&world.database).await), (4, 0));
+    assert_eq!(verify(&world, &[]).await, ("1 organizations, 0 differences\n".into(), 0));
 
     world.clock.advance(Duration::from_hours(24 * 15));
     run_upkeep(&world).await;
     assert_eq!(stored(&world.database).await, 1);
     assert_eq!((ask("").await, ask("ada").await), before);
+    // That there was a void, and what the series are, is known for ever.
+    let kept: (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM tenancy.usage_voids), (SELECT count(*) FROM tenancy.usage_series)",
+    )
+    .fetch_one(&world.database.superuser)
+    .await
+    .unwrap();
+    assert_eq!(kept, (1, 3));
+    let said = "3 aggregates were not recounted: their raw events are no longer kept\n1 organizations, 0 differences\n";
+    assert_eq!(verify(&world, &[]).await, (said.into(), 0));
     // Sent once more it is too old, and no figure grows.
     let again = fates(&client, events.to_vec()).await;
     assert_eq!(again, ["EVENT_TOO_OLD", "EVENT_TOO_OLD"]);

@@ -1,7 +1,9 @@
 //! What the tests of usage share: events for the wire, their fates as short texts, and a recount of what is stored.
 
 use chrono::{DateTime, Utc};
-use prost_types::Timestamp;
+use prost_types::value::Kind;
+use prost_types::{Struct, Timestamp, Value};
+use sqlx::PgPool;
 use tenancy::proto::v1;
 use tonic::Status;
 
@@ -24,14 +26,68 @@ pub fn event(id: &str, at: DateTime<Utc>) -> v1::UsageEvent {
 
 /// Creates a meter of the caller's own organization.
 pub async fn create_meter(client: &Client, key: &str, aggregation: v1::MeterAggregation) -> v1::Meter {
+    create_grouped_meter(client, key, aggregation, &[]).await
+}
+
+/// The same, grouped by these properties.
+pub async fn create_grouped_meter(
+    client: &Client,
+    key: &str,
+    aggregation: v1::MeterAggregation,
+    group_by: &[&str],
+) -> v1::Meter {
     let meter = v1::Meter {
         key: key.into(),
         display_name: key.into(),
         aggregation: aggregation.into(),
+        group_by: group_by.iter().map(ToString::to_string).collect(),
         ..v1::Meter::default()
     };
     let request = v1::CreateMeterRequest { meter: Some(meter), ..Default::default() };
     client.meters().create_meter(request).await.unwrap().into_inner().meter.unwrap()
+}
+
+/// A meter of every aggregation, by its name in lower case. All group by `model`; `unique_count` counts subjects.
+pub const KINDS: [(&str, v1::MeterAggregation); 7] = [
+    ("count", v1::MeterAggregation::Count),
+    ("sum", v1::MeterAggregation::Sum),
+    ("min", v1::MeterAggregation::Min),
+    ("max", v1::MeterAggregation::Max),
+    ("avg", v1::MeterAggregation::Avg),
+    ("latest", v1::MeterAggregation::Latest),
+    ("unique_count", v1::MeterAggregation::UniqueCount),
+];
+
+/// Creates a meter of each of [`KINDS`].
+pub async fn create_meters_of_every_kind(client: &Client) {
+    for (key, aggregation) in KINDS {
+        let meter = v1::Meter {
+            key: key.into(),
+            display_name: key.into(),
+            aggregation: aggregation.into(),
+            group_by: vec!["model".into()],
+            ..v1::Meter::default()
+        };
+        let request = v1::CreateMeterRequest { meter: Some(meter), ..Default::default() };
+        client.meters().create_meter(request).await.unwrap();
+    }
+}
+
+/// The property that those meters group by.
+pub fn model(name: &str) -> Option<Struct> {
+    let value = Value { kind: Some(Kind::StringValue(name.into())) };
+    Some(Struct { fields: [("model".to_owned(), value)].into() })
+}
+
+/// Voids an event of the caller's own organization.
+pub async fn void(client: &Client, id: &str, at: DateTime<Utc>) -> Result<v1::RecordedUsageEvent, Status> {
+    let request = v1::VoidUsageEventRequest {
+        event_id: id.into(),
+        occurred_at: Some(timestamp(at)),
+        reason: format!("{id} was wrong"),
+        ..Default::default()
+    };
+    Ok(client.usage().void_usage_event(request).await?.into_inner().event.unwrap())
 }
 
 /// Records events of the caller's own organization; what became of each.
@@ -61,27 +117,58 @@ pub async fn stored(database: &Cloned) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM tenancy.usage_events").fetch_one(&database.superuser).await.unwrap()
 }
 
-/// How many aggregates differ from a recount of the raw events, by its own way from a subject to its series.
+/// How many aggregates and distinct values differ from a recount of the raw events, by its own way from an event to its
+/// series: by their names.
 pub async fn drift(database: &Cloned) -> i64 {
+    drift_in(&database.superuser).await
+}
+
+/// The same of a database of another sort.
+pub async fn drift_in(superuser: &PgPool) -> i64 {
     sqlx::query_scalar(
-        "WITH hashed AS (
-             SELECT *, substring(sha256(convert_to(subject, 'UTF8')) FOR 16) AS hash FROM tenancy.usage_events
+        "WITH rules AS (
+             SELECT meter_id, aggregation, value_property, group_by FROM tenancy.meters
+             UNION ALL SELECT meter_id, aggregation, value_property, group_by FROM tenancy.platform_meters
+         ), counting AS (
+             SELECT e.*, r.aggregation, date_bin('15 minutes', e.occurred_at, 'epoch') AS bucket,
+                 CASE WHEN r.value_property IS NULL THEN e.subject ELSE e.properties ->> r.value_property END AS value,
+                 ARRAY(SELECT coalesce(e.properties ->> k.name, '')
+                     FROM unnest(r.group_by) WITH ORDINALITY AS k (name, place) ORDER BY k.place) AS groups
+             FROM tenancy.usage_events e JOIN rules r USING (meter_id)
+             WHERE (e.organization_id, e.occurred_at, e.event_id) NOT IN (
+                 SELECT organization_id, occurred_at, event_id FROM tenancy.usage_voids)
+         ), names AS (
+             SELECT c.*, '' AS of_subject, '{}'::text[] AS of_groups FROM counting c
+             UNION ALL SELECT c.*, '', c.groups FROM counting c WHERE c.groups <> '{}'
+             UNION ALL SELECT c.*, c.subject, c.groups FROM counting c WHERE c.subject <> ''
          ), series AS (
-             SELECT *, encode(set_byte(set_byte(hash, 6, get_byte(hash, 6) & 15 | 128),
-                 8, get_byte(hash, 8) & 63 | 128), 'hex')::uuid AS series_id FROM hashed WHERE subject <> ''
-             UNION ALL
-             SELECT *, '00000000-0000-0000-0000-000000000000'::uuid FROM hashed
+             SELECT n.*, CASE WHEN n.of_subject = '' AND n.of_groups = '{}' THEN '00000000-0000-0000-0000-000000000000'
+                 ELSE s.series_id END AS series
+             FROM names n LEFT JOIN tenancy.usage_series s ON s.organization_id = n.organization_id
+                 AND s.meter_id = n.meter_id AND s.subject = n.of_subject AND s.group_values = n.of_groups
          ), counted AS (
-             SELECT organization_id, meter_id, series_id, date_bin('15 minutes', occurred_at, 'epoch'), count(*),
-                 sum(quantity)
-             FROM series GROUP BY 1, 2, 3, 4
+             SELECT organization_id, meter_id, series, bucket, count(*), sum(quantity),
+                 CASE aggregation WHEN 'min' THEN min(quantity) END, CASE aggregation WHEN 'max' THEN max(quantity) END,
+                 CASE aggregation WHEN 'latest' THEN max(occurred_at) END,
+                 CASE aggregation WHEN 'latest' THEN (array_agg(event_id ORDER BY occurred_at DESC, event_id DESC))[1] END,
+                 CASE aggregation WHEN 'latest' THEN (array_agg(quantity ORDER BY occurred_at DESC, event_id DESC))[1] END
+             FROM series GROUP BY organization_id, meter_id, series, bucket, aggregation
+         ), unique_counts AS (
+             SELECT organization_id, meter_id, series, bucket, count(DISTINCT value)
+             FROM series WHERE aggregation = 'unique_count' GROUP BY 1, 2, 3, 4
+         ), unique_stored AS (
+             SELECT organization_id, meter_id, series_id, bucket_start, count(*)
+             FROM tenancy.usage_unique_values GROUP BY 1, 2, 3, 4
          )
-         SELECT count(*) FROM (
-             (TABLE counted EXCEPT ALL TABLE tenancy.usage_aggregates)
-             UNION ALL (TABLE tenancy.usage_aggregates EXCEPT ALL TABLE counted)
-         ) AS different",
+         SELECT (SELECT count(*) FROM (
+                 (TABLE counted EXCEPT ALL TABLE tenancy.usage_aggregates)
+                 UNION ALL (TABLE tenancy.usage_aggregates EXCEPT ALL TABLE counted)
+             ) AS different) + (SELECT count(*) FROM (
+                 (TABLE unique_counts EXCEPT ALL TABLE unique_stored)
+                 UNION ALL (TABLE unique_stored EXCEPT ALL TABLE unique_counts)
+             ) AS different)",
     )
-    .fetch_one(&database.superuser)
+    .fetch_one(superuser)
     .await
     .unwrap()
 }

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tenancy::error::Error;
 use tenancy::ids::{MeterId, OrganizationId};
 use tenancy::metering::writer::{Candidate, Verdict, Writer, WriterOptions, WriterTask};
+use tenancy::model::meter::Aggregation;
 use tenancy::model::usage::{Event, EventId, Quantity, whole_milliseconds};
 use tenancy::proto::v1;
 use tokio::task::JoinHandle;
@@ -23,6 +24,9 @@ const ONE_WRITER: WriterOptions = WriterOptions {
     queue_bytes: 64 << 20,
     batch_events: 200,
     turn_events: 50,
+    worth_events: 250,
+    patience: Duration::from_millis(5),
+    gather: Duration::from_millis(1),
     drain: Duration::from_secs(20),
 };
 
@@ -42,8 +46,10 @@ fn event(id: &str, (_, meter_id): Owner, occurred_at: DateTime<Utc>) -> Candidat
         event_id: EventId::read("event_id", id).unwrap(),
         occurred_at: whole_milliseconds(occurred_at),
         meter_id,
+        aggregation: Aggregation::Count,
         quantity: Quantity::ONE,
-        subject: String::new(),
+        value_id: None,
+        series: None,
         properties: None,
     };
     Candidate { event, recordable: true }
