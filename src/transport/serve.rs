@@ -11,7 +11,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::RngExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -34,6 +34,9 @@ pub struct ConnectionOptions {
     pub max_streams: u32,
 }
 
+/// The most connections that wait for the thread that they were handed to. Beyond, who accepted one serves it.
+const HANDED: usize = 64;
+
 /// The serving threads, as they share the connections among them.
 ///
 /// The system wakes any thread that waits on the socket, and the first one awake takes all that wait there: measured, of
@@ -45,7 +48,7 @@ pub struct Threads(Arc<[Seat]>);
 #[derive(Debug)]
 struct Seat {
     connections: AtomicUsize,
-    handed: mpsc::UnboundedSender<(StdStream, Place)>,
+    handed: mpsc::Sender<(StdStream, Place)>,
 }
 
 /// One of the serving threads.
@@ -53,7 +56,7 @@ struct Seat {
 pub struct Thread {
     threads: Threads,
     number: usize,
-    handed: mpsc::UnboundedReceiver<(StdStream, Place)>,
+    handed: mpsc::Receiver<(StdStream, Place)>,
 }
 
 /// A connection's place on its thread, given back when it ends.
@@ -67,7 +70,7 @@ impl Threads {
     /// So many threads, each to be given to one [`run`].
     #[must_use]
     pub fn seats(count: usize) -> Vec<Thread> {
-        let channels = (0..count).map(|_| mpsc::unbounded_channel());
+        let channels = (0..count).map(|_| mpsc::channel(HANDED));
         let (senders, receivers): (Vec<_>, Vec<_>) = channels.unzip();
         let seat = |handed| Seat { connections: AtomicUsize::new(0), handed };
         let threads = Self(senders.into_iter().map(seat).collect());
@@ -112,16 +115,17 @@ pub async fn run(
 ) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let connections = TaskTracker::new();
+    let begin = |stream, place| match TcpStream::from_std(stream) {
+        Ok(stream) => {
+            connections.spawn(connection(stream, place, service.clone(), options, shutdown.clone()));
+        }
+        Err(error) => tracing::warn!(%error, "a connection was lost between two threads"),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
             Some((stream, place)) = thread.handed.recv() => {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => {
-                        connections.spawn(connection(stream, place, service.clone(), options, shutdown.clone()));
-                    }
-                    Err(error) => tracing::warn!(%error, "a connection was lost between two threads"),
-                }
+                begin(stream, place);
                 continue;
             }
             () = shutdown.cancelled() => break,
@@ -132,8 +136,11 @@ pub async fn run(
                 if place.number == thread.number {
                     connections.spawn(connection(stream, place, service.clone(), options, shutdown.clone()));
                 } else if let Ok(stream) = stream.into_std() {
-                    // An error is a thread that ends; then all do, and the caller connects elsewhere.
-                    let _ = thread.threads.0[place.number].handed.clone().send((stream, place));
+                    let handed = &thread.threads.0[place.number].handed;
+                    // Closed is a thread that ends; then all do, and the caller connects elsewhere.
+                    if let Err(TrySendError::Full((stream, place))) = handed.try_send((stream, place)) {
+                        begin(stream, place);
+                    }
                 }
             }
             // A connection that broke before it was accepted, or no more file descriptors: the next one may do better,

@@ -1,6 +1,6 @@
 //! Questions about usage between protobuf and the model.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -88,9 +88,9 @@ pub fn reply(
     let group = |(key, line): (Vec<String>, Line)| {
         let mut values = key.into_iter();
         let properties = selection.group_by.iter().filter_map(|place| of.measure.group_by.get(*place)).cloned();
-        let properties: HashMap<_, _> = properties.zip(values.by_ref()).collect();
+        let properties = properties.zip(values.by_ref()).collect();
         Ok(v1::UsageGroup {
-            properties: properties.into_iter().collect(),
+            properties,
             subject: values.next().unwrap_or_default(),
             points: points(line.points, boundaries)?,
             total: line.total.value,
