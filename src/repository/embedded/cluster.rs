@@ -18,6 +18,10 @@ use super::{EmbeddedError, SUPERUSER, keeper};
 const PASSWORD: &str = "superuser.password";
 const IN_THE_MAKING: &str = "init-";
 
+/// In megabytes. Whoever commits waits while a new one is filled with zeros and synced: 21 to 27 ms for Postgres's usual
+/// 16 MB on a disk that syncs a commit in 0.3 ms, and a quarter of that for these. A cluster that exists keeps its own.
+const WAL_SEGMENT: &str = "--wal-segsize=4";
+
 /// The major version that made a cluster; `None` if there is none yet.
 pub(super) fn version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
     let entry = match fs::read_dir(cluster) {
@@ -98,7 +102,7 @@ fn make(making: &Path, home: &Home, binaries: &Binaries, account: &Account) -> R
         .arg(&password)
         .args(["--username", SUPERUSER, "--locale=C", "--encoding=UTF8"])
         .args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"])
-        .args(["--data-checksums", "--no-instructions"]);
+        .args(["--data-checksums", "--no-instructions", WAL_SEGMENT]);
     keeper::tie(&mut initdb, Signal::SIGKILL);
     let output = initdb.output().map_err(EmbeddedError::io("run", &binaries.program("initdb")))?;
     if !output.status.success() {

@@ -16,7 +16,7 @@
 //!
 //! The service keeps its own files (`operator.key`) beside them. The parts: `home` the directory
 //! and its lock, `account` who runs Postgres, `binaries` and `download` which Postgres,
-//! `cluster` initdb, `leftover` what an earlier life left running, `keeper` the thread the
+//! `cluster` initdb, `memory` how much of it the server may take, `leftover` what an earlier life left running, `keeper` the thread the
 //! child hangs on, `server` start and stop.
 //!
 //! All of it blocks, and none of it needs a runtime: call it before one starts, or from
@@ -33,6 +33,7 @@ mod error;
 mod home;
 mod keeper;
 mod leftover;
+mod memory;
 mod server;
 
 use std::fmt;

@@ -19,7 +19,7 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::home::Home;
 use super::keeper::{self, Keeper};
-use super::{EmbeddedError, PORT, leftover};
+use super::{EmbeddedError, PORT, leftover, memory};
 
 /// Recovery reads at most `max_wal_size` (1 GB) or so; a slow disk may need a while for that.
 const START: Duration = Duration::from_mins(2);
@@ -190,6 +190,13 @@ fn arguments(cluster: &Path, socket_dir: &Path, settings: &[(String, String)]) -
     set("timezone", "UTC");
     set("log_timezone", "UTC");
     set("log_checkpoints", "off");
+    // A month of a tenant lies in as many pages as it has quarters of an hour: they are asked for again and again, and
+    // each one that is not here is a system call.
+    set("shared_buffers", &memory::shared_buffers());
+    // Whoever commits waits while a new segment is written and synced, and not while one is used again: so they are
+    // kept. Both are told, since initdb would derive them from the size of a segment (see `cluster`).
+    set("min_wal_size", "512MB");
+    set("max_wal_size", "1GB");
     // A failing statement's text may hold a secret; the client has it anyway.
     set("log_min_error_statement", "panic");
     for (name, value) in settings {

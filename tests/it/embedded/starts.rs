@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-use tenancy::repository::embedded::{EmbeddedError, start};
+use tenancy::repository::embedded::{EmbeddedError, Options, start};
 
 use super::support::{directory, options, psql, query, runs};
 
@@ -17,9 +17,10 @@ fn the_first_start_makes_a_cluster_and_the_next_finds_its_data() {
     query(&db, "create table kept as select 42 as n");
     let settings = "select current_setting('fsync'), current_setting('listen_addresses'), \
                     current_setting('data_checksums'), current_setting('max_connections'), \
-                    current_setting('server_encoding'), datcollate \
+                    current_setting('server_encoding'), datcollate, current_setting('wal_segment_size'), \
+                    current_setting('min_wal_size'), current_setting('max_wal_size') \
                     from pg_database where datname = 'postgres'";
-    assert_eq!(query(&db, settings), "on||on|10|UTF8|C");
+    assert_eq!(query(&db, settings), "on||on|10|UTF8|C|4MB|512MB|1GB");
     assert_eq!(query(&db, "select current_user, inet_server_addr() is null"), "tenancy_superuser|t");
     let pid = db.pid();
     db.stop().unwrap();
@@ -27,9 +28,11 @@ fn the_first_start_makes_a_cluster_and_the_next_finds_its_data() {
     assert!(!dir.path().join("postgres/postmaster.pid").exists());
 
     let begin = Instant::now();
-    let db = start(&options(dir.path())).unwrap();
+    let db = start(&Options { settings: Vec::new(), ..options(dir.path()) }).unwrap();
     println!("next start: {:?}", begin.elapsed());
     assert_eq!(query(&db, "select n from kept"), "42");
+    let buffers = "select pg_size_bytes(current_setting('shared_buffers')) between 128 << 20 and 1 << 30";
+    assert_eq!(query(&db, buffers), "t", "a share of the memory, where nothing else is said");
     let pid = db.pid();
     drop(db);
     assert!(!runs(pid), "dropping stops it too");
