@@ -7,7 +7,7 @@
 //! - (c) `StreamUsage`, one stream a connection, with up to 16 messages at a time not acknowledged.
 //! - (d) a prepared `INSERT` a transaction on 32 connections, no aggregates: what a naive service does at its best.
 //! - (e) latency at half of the load that (b) reached, counted from when each request was due; and whether the memory
-//!   of the process stays as it is.
+//!   of the process stays as it is. Beside it a control: how late the machine alone makes a sleep, and the sync of a page.
 //!
 //! Disks differ from minute to minute, so only ratios within one run mean anything: (a) and (d) are measured before and
 //! after the rest, and their mean counts. Everything runs in this process, so the load costs the service some of the
@@ -15,6 +15,8 @@
 
 mod support;
 
+#[path = "usage/control.rs"]
+mod control;
 #[path = "usage/grpc.rs"]
 mod grpc;
 #[path = "usage/processes.rs"]
@@ -32,6 +34,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tenancy::proto::v1;
 use tenancy::proto::v1::meter_service_client::MeterServiceClient;
 
+use crate::control::{Control, Seen};
 use crate::grpc::Method;
 use crate::processes::{PARTS, resident_mb, spent_by_part};
 use crate::support::Failure;
@@ -97,6 +100,8 @@ pub struct Measured {
     micros: [f64; PARTS.len()],
     /// The memory of the process before and after, in megabytes.
     resident: [f64; 2],
+    /// What the machine alone did meanwhile, at half load.
+    control: Option<Seen>,
 }
 
 /// A tenant's organization, key and meter.
@@ -277,14 +282,19 @@ impl Bench<'_> {
         time: Duration,
     ) -> Result<Measured, Failure> {
         let (spent, resident) = (spent_by_part(), resident_mb().unwrap_or_default());
+        let control = match pace {
+            Pace::Closed => None,
+            Pace::Every(_) => Some(Control::start(&self.server.clock)?),
+        };
         let outcome = run(&self.server.clock, work, pace, time).await?;
+        let control = control.map(Control::stop).transpose()?;
         let mut micros = [0.0; PARTS.len()];
         for ((micros, before), after) in micros.iter_mut().zip(spent).zip(spent_by_part()) {
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
             let events = outcome.done.max(1) as f64;
             *micros = after.saturating_sub(before).as_secs_f64() * 1e6 / events;
         }
-        Ok(Measured { case, outcome, micros, resident: [resident, resident_mb().unwrap_or_default()] })
+        Ok(Measured { case, outcome, micros, resident: [resident, resident_mb().unwrap_or_default()], control })
     }
 
     /// What was acknowledged is in the aggregates, once.

@@ -52,7 +52,11 @@ impl Server {
         // The spans of requests, which cost something, as in production; but no line between the tables.
         telemetry::log("warn,tenancy::transport::context=info", LogFormat::Text)?;
         let directory = std::env::temp_dir().join(format!("tenancy-bench-{}", std::process::id()));
-        let options = embedded::Options { data_dir: Some(directory.clone()), ..embedded::Options::default() };
+        // To try others: `name=value`, parted by semicolons.
+        let settings = std::env::var("TENANCY_BENCH_POSTGRES").unwrap_or_default();
+        let settings = settings.split(';').filter_map(|setting| setting.split_once('='));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let options = embedded::Options { data_dir: Some(directory.clone()), settings, ..embedded::Options::default() };
         let directory = Directory(directory);
         let embedded = embedded::start(&options)?;
         let superuser = PgConnectOptions::new_without_pgpass()

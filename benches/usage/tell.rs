@@ -2,10 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::control::Seen;
 use crate::processes::PARTS;
 use crate::support::load::Outcome;
 use crate::support::{Failure, report};
 use crate::{Measured, TENANTS};
+
+/// The latencies that are shown: so many of a thousand did not exceed them.
+const SHOWN: [u64; 3] = [500, 990, 999];
 
 /// Prints the tables and writes `target/bench-usage.json`.
 pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]) -> Result<(), Failure> {
@@ -43,6 +47,16 @@ pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]
     let columns = ["", "events/s", "of (a)", "of (d)", "p50 ms", "p99 ms", "p999 ms"];
     report::table(&[&columns[..], &PARTS, &["RSS MB"]].concat(), &rows);
 
+    let mut controls = Vec::new();
+    for (what, measured) in kinds.iter().flat_map(|(what, all)| all.iter().map(move |measured| (what, measured))) {
+        let Some(Seen { sleep, sync }) = &measured.control else { continue };
+        let mut row = vec![format!("{what} {}", measured.case.name())];
+        row.extend([sleep, sync].iter().flat_map(|seen| SHOWN.map(|per_mille| format!("{:.2}", seen.ms(per_mille)))));
+        controls.push(row);
+    }
+    println!("What the machine alone did meanwhile: a sleep of 1 ms, and the write and sync of a page of 8 KB, in ms.");
+    report::table(&["beside", "sleep p50", "p99", "p999", "sync p50", "p99", "p999"], &controls);
+
     let case = |measured: &Measured| -> Value {
         let outcome = &measured.outcome;
         json!({
@@ -51,6 +65,8 @@ pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]
             "p50_ms": outcome.latency_ms(500), "p99_ms": outcome.latency_ms(990), "p999_ms": outcome.latency_ms(999),
             "cpu_us_per_event": PARTS.into_iter().zip(measured.micros).collect::<std::collections::BTreeMap<_, _>>(),
             "resident_mb": measured.resident,
+            "control_sleep_ms": measured.control.as_ref().map(|seen| SHOWN.map(|per_mille| seen.sleep.ms(per_mille))),
+            "control_sync_ms": measured.control.as_ref().map(|seen| SHOWN.map(|per_mille| seen.sync.ms(per_mille))),
         })
     };
     let cases: std::collections::BTreeMap<_, Vec<_>> =
