@@ -3,7 +3,10 @@
 use std::io::IsTerminal as _;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -16,14 +19,18 @@ pub enum LogFormat {
 
 /// Starts writing logs to stderr. `filter` is in the syntax of `RUST_LOG`, such as `info,tenancy=debug`.
 pub fn log(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    // What filters by spans takes locks for every span there is, once as it is made, entered, left and closed.
+    let filter: Box<dyn Layer<Registry> + Send + Sync> = match filter.parse::<Targets>() {
+        Ok(targets) if !filter.contains('[') => Box::new(targets),
+        _ => Box::new(EnvFilter::try_new(filter)?),
+    };
+    let layer = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let registry = Registry::default().with(filter);
     match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(layer).try_init()?,
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
     }
+    Ok(())
 }
 
 /// Starts to collect metrics; the handle renders them for Prometheus. Once a process.

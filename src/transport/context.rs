@@ -84,7 +84,9 @@ impl Middleware for RequestContext {
         let span = tracing::info_span!("request", method = meters.method, request_id = %id, organization_id = tracing::field::Empty);
 
         let start = self.clock.instant();
-        let mut response = next.run(request).instrument(span.clone()).await;
+        // Pinned here, so that it is not moved into the future around it.
+        let work = std::pin::pin!(next.run(request));
+        let mut response = work.instrument(span.clone()).await;
         let elapsed = self.clock.instant().saturating_duration_since(start);
         meters.seconds.record(elapsed.as_secs_f64());
         match Status::from_header_map(response.headers()) {
@@ -137,7 +139,7 @@ impl RequestContext {
         {
             return (Arc::from(id), header.clone());
         }
-        let id = ids::v7(self.clock.now()).to_string();
+        let id = ids::fleeting(self.clock.now()).to_string();
         let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
         (Arc::from(id), header)
     }

@@ -27,7 +27,9 @@ impl Middleware for Deadline {
         let time = asked.map_or(self.longest, |asked| asked.min(self.longest));
         let streams = is_stream(request.uri().path());
         let (began, deadline) = (tokio::time::Instant::now(), self.clock.instant() + time);
-        match tokio::time::timeout(time, deadline::scope(deadline, next.run(request))).await {
+        // Pinned here, so that what is inside is not moved into each of the futures around it.
+        let work = std::pin::pin!(next.run(request));
+        match tokio::time::timeout(time, deadline::scope(deadline, work)).await {
             // Our limit is for the beginning of a stream. It goes on as long as its caller asked for, or for good.
             Ok(response) if streams && goes_on(&response) => match asked.and_then(|asked| began.checked_add(asked)) {
                 Some(deadline) => until(response, deadline),

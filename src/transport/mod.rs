@@ -5,6 +5,7 @@ pub mod admin;
 pub mod context;
 pub mod deadline;
 pub mod error_info;
+pub mod io;
 pub mod layers;
 pub mod limit;
 pub mod middleware;
