@@ -24,6 +24,8 @@ use crate::error::Error;
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::{Accepted, Recorder};
 use crate::metering::writer::{Writer, WriterOptions};
+use crate::quota::engine::Engine;
+use crate::quota::policies::Policies;
 use crate::repository::database::{Database, DatabaseOptions};
 use crate::repository::migrate::{self, Unfit};
 use crate::service::{self, Ingredients, Shared};
@@ -121,12 +123,15 @@ pub async fn start(
     let (writer, writer_task) = Writer::new(database.clone(), clock.clone(), WriterOptions::default());
     let accepted = Accepted { age: calendar(config.usage_accepted_age), ahead: calendar(config.usage_accepted_ahead) };
     let recorder = Recorder::new(Arc::clone(&catalog), writer, clock.clone(), accepted);
+    let policies = Policies::new(database.clone(), clock.clone(), Arc::clone(&catalog), config.cache_lifetime);
+    let (engine, exchanger) = Engine::new(database.clone(), clock.clone(), policies, config.cache_lifetime);
     let ingredients = Ingredients {
         shared,
         authenticator: Arc::clone(&authenticator),
         last_used: Arc::clone(&last_used),
         catalog: Arc::clone(&catalog),
         recorder,
+        engine: engine.clone(),
         usage_retention: upkeep_options.retention,
         purge_after: calendar(config.purge_after),
     };
@@ -168,12 +173,13 @@ pub async fn start(
     serving.spawn("health", health::run(reporter, database.clone(), tokens.draining.clone()));
 
     let mut workers = Parts::default();
-    let caches = Arc::new(Caches { authenticator, directory, catalog });
+    let caches = Arc::new(Caches { authenticator, directory, catalog, engine });
     // Weakly, as they hold the database that tells them.
     let told = Arc::downgrade(&caches);
     database.tell(move |change| told.upgrade().into_iter().for_each(|caches| caches.apply(change)));
     let token = tokens.workers.clone();
     workers.try_spawn("the usage writer", async move { writer_task.run(token).await.map_err(std::io::Error::other) });
+    workers.spawn("quotas", exchanger.run(tokens.workers.clone()));
     let follower = Follower::new(database.clone(), clock.clone(), caches);
     workers.spawn("the change log's follower", follower.run(tokens.workers.clone()));
     let (job, token) = ((database.clone(), clock), tokens.workers.clone());

@@ -32,7 +32,9 @@ impl Clock {
         }
     }
 
-    fn ahead(&self) -> Duration {
+    /// What a test added; zero of the machine's. For who goes by the database's clock.
+    #[must_use]
+    pub fn ahead(&self) -> Duration {
         self.ahead.as_ref().map_or(Duration::ZERO, |ahead| *ahead.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

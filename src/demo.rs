@@ -1,7 +1,9 @@
 //! The demo: three organizations, four people and a month of usage, for somebody who looks at Tenancy for the first time.
 //!
-//! Loading it again changes nothing: organizations are found by slug, people by address, meters by key, and usage by the
-//! identity of its events. Keys are made for an organization that has none; their secrets are told this once.
+//! Loading it again changes nothing: organizations are found by slug, people by address, meters by key, usage by the
+//! identity of its events, and plans that have limits or features are left alone. Keys are made for an organization that has none; their secrets are told this once.
+
+mod plans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +26,7 @@ use crate::metering::writer::{Writer, WriterOptions};
 use crate::model::api_key::{self, ApiKey};
 use crate::model::member::Role;
 use crate::model::meter::{self, Aggregation, Measure, NewMeter};
-use crate::model::organization::{self, Plan};
+use crate::model::organization;
 use crate::model::usage::{EventId, Quantity};
 use crate::model::user;
 use crate::page::Page;
@@ -41,7 +43,7 @@ const RECORDS: u32 = 100;
 struct DemoOrganization {
     slug: &'static str,
     name: &'static str,
-    plan: Plan,
+    plan: &'static str,
     zone: chrono_tz::Tz,
     currency: &'static str,
     members: &'static [(usize, Role)],
@@ -53,7 +55,7 @@ const ORGANIZATIONS: &[DemoOrganization] = &[
     DemoOrganization {
         slug: "techcorp",
         name: "TechCorp Inc.",
-        plan: Plan::Enterprise,
+        plan: "enterprise",
         zone: chrono_tz::America::New_York,
         currency: "USD",
         members: &[(0, Role::Owner), (1, Role::Admin), (2, Role::Member)],
@@ -62,7 +64,7 @@ const ORGANIZATIONS: &[DemoOrganization] = &[
     DemoOrganization {
         slug: "startupio",
         name: "StartupIO",
-        plan: Plan::Pro,
+        plan: "pro",
         zone: chrono_tz::Europe::Berlin,
         currency: "EUR",
         members: &[(1, Role::Owner), (3, Role::Member)],
@@ -71,7 +73,7 @@ const ORGANIZATIONS: &[DemoOrganization] = &[
     DemoOrganization {
         slug: "digital-agency",
         name: "Digital Agency Ltd",
-        plan: Plan::Free,
+        plan: "free",
         zone: chrono_tz::Europe::London,
         currency: "GBP",
         members: &[(3, Role::Owner), (2, Role::Viewer)],
@@ -129,7 +131,15 @@ const METERS: &[DemoMeter] = &[
         value_property: Some("bytes"),
         group_by: &[],
     },
+    counted("quizzes", "Quizzes", "quiz"),
+    counted("conversations", "Conversations", "conversation"),
+    counted("projects", "Projects", "project"),
 ];
+
+/// A meter of which the demo has limits and no usage.
+const fn counted(key: &'static str, name: &'static str, unit: &'static str) -> DemoMeter {
+    DemoMeter { key, name, unit, aggregation: Aggregation::Sum, value_property: None, group_by: &[] }
+}
 
 /// A key that was made, shown this once.
 #[derive(Debug)]
@@ -145,6 +155,7 @@ pub async fn load(database: &Database, clock: &Clock) -> Result<Vec<DemoKey>, Er
     let accepted = Accepted::default();
     partitions(database, clock, accepted).await?;
     meters(database, clock).await?;
+    plans::load(database, clock).await?;
     let mut people = Vec::new();
     for (name, email) in PEOPLE {
         people.push(person(database, clock, name, email).await?);
@@ -228,7 +239,7 @@ async fn organization(
     let profile = organization::Profile {
         slug: demo.slug.to_owned(),
         display_name: demo.name.to_owned(),
-        plan: demo.plan,
+        plan: demo.plan.to_owned(),
         contact_email: format!("hello@{}.example.com", demo.slug),
         billing_email: format!("billing@{}.example.com", demo.slug),
         time_zone: demo.zone,

@@ -11,6 +11,7 @@
 //! | [`auth`] | keys, permissions, principals; the auth layer; the gate | the above, `repository`, `transport`'s layer trait |
 //! | [`repository`] | the only place with SQL; one file a resource | `model`, `auth`'s values, and what those may |
 //! | [`metering`] | usage on its way in, and how time is cut for figures | `model`, `repository`, `auth`'s proofs |
+//! | [`quota`] | decisions about limits: what is pure (windows, ledger, counters, books), then the engine that runs it | `model`, `repository`, `metering`, `auth`'s proofs |
 //! | [`service`] | the gRPC services, one file a resource; `convert/` between protobuf and model | all above |
 //! | [`transport`] | connections and tower layers; the admin port | `auth`, `status`, `repository::database` |
 //! | [`worker`] | background jobs; each has a step that a test drives | `repository`, and the caches it keeps true |
@@ -60,6 +61,22 @@
 //! [`repository::usage::figures`] answers from these aggregates, and from raw events where they are too coarse;
 //! [`repository::usage::void`] takes an event out again; [`repository::usage::recount`] checks that all of it is true.
 //!
+//! # One decision, walked through
+//!
+//! `QuotaService/ConsumeQuota`, after the same layers:
+//!
+//! 1. `service::quota` reads the question; [`quota::engine`] finds the limits in force in [`quota::policies`], by
+//!    [`quota::policy`]: the plan's, the platform's, the organization's own.
+//! 2. Under the lock of the organization's [`quota::desk`], [`quota::book`] asks the [`quota::counter`] of each limit. All have
+//!    enough: all are charged, and that is the answer.
+//! 3. One has not: its account goes into the queue of the [`quota::exchanger`], which asks the ledger about all that wait in
+//!    one transaction. [`repository::quota`] reads the accounts under their locks, [`quota::ledger`] hears what was used and
+//!    grants more, and the decision is made anew.
+//! 4. A reservation that is settled, or an operation that must happen once, is written by [`repository::quota`] as well.
+//!
+//! A new kind of window is a matter of [`quota::slots`] or [`quota::rate`]; a new term of a limit, of [`model::limit`] and the
+//! counter.
+//!
 //! # Deliberately absent
 //!
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
@@ -80,6 +97,7 @@ pub mod metering;
 pub mod model;
 pub mod page;
 pub mod proto;
+pub mod quota;
 pub mod repository;
 pub mod service;
 pub mod status;

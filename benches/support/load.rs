@@ -14,7 +14,8 @@ pub struct Outcome {
     pub done: u64,
     /// How long all of it took, from the first request to the last answer.
     pub took: Duration,
-    latencies: Latencies,
+    /// How long each request took.
+    pub latencies: Latencies,
 }
 
 impl Outcome {

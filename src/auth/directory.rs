@@ -82,7 +82,7 @@ impl Directory {
             Change::Organization(id) => self.organizations.invalidate(id),
             Change::Member(organization, user) => self.memberships.invalidate(&(*organization, *user)),
             Change::User(user) => self.memberships.invalidate_where(|(_, member)| member == user),
-            Change::ApiKey(_) | Change::Meters(_) | Change::PlatformMeters => {}
+            Change::ApiKey(_) | Change::Meters(_) | Change::PlatformMeters | Change::Plans | Change::Limits(_) => {}
         }
     }
 

@@ -102,6 +102,28 @@ permissions! {
     UsageRead = "usage.read", Viewer;
     /// Take recorded events out of the figures.
     UsageVoid = "usage.void", Admin;
+    /// Create plans.
+    PlansCreate = "plans.create", Platform;
+    /// Read plans.
+    PlansRead = "plans.read", Platform;
+    /// Change plans.
+    PlansUpdate = "plans.update", Platform;
+    /// Archive plans.
+    PlansArchive = "plans.archive", Platform;
+    /// Read what the plan entitles to.
+    EntitlementsRead = "entitlements.read", Viewer;
+    /// Create limits.
+    LimitsCreate = "limits.create", Admin;
+    /// Read limits.
+    LimitsRead = "limits.read", Viewer;
+    /// Change limits.
+    LimitsUpdate = "limits.update", Admin;
+    /// Delete limits.
+    LimitsDelete = "limits.delete", Admin;
+    /// Ask for decisions, consume and give back.
+    QuotaConsume = "quota.consume", Member;
+    /// Read how much is used.
+    QuotaRead = "quota.read", Viewer;
     /// Read the audit.
     AuditRead = "audit.read", Admin;
 }
@@ -116,6 +138,11 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.ApiKeyService/UpdateApiKey", Permission::KeysUpdate),
     ("/tenancy.v1.ApiKeyService/VerifyApiKey", Permission::KeysVerify),
     ("/tenancy.v1.AuditService/ListAuditEvents", Permission::AuditRead),
+    ("/tenancy.v1.LimitService/CreateLimit", Permission::LimitsCreate),
+    ("/tenancy.v1.LimitService/DeleteLimit", Permission::LimitsDelete),
+    ("/tenancy.v1.LimitService/GetLimit", Permission::LimitsRead),
+    ("/tenancy.v1.LimitService/ListLimits", Permission::LimitsRead),
+    ("/tenancy.v1.LimitService/UpdateLimit", Permission::LimitsUpdate),
     ("/tenancy.v1.MemberService/AddMember", Permission::MembersAdd),
     ("/tenancy.v1.MemberService/GetMember", Permission::MembersRead),
     ("/tenancy.v1.MemberService/ListMembers", Permission::MembersRead),
@@ -134,6 +161,24 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.OrganizationService/SuspendOrganization", Permission::OrganizationsSuspend),
     ("/tenancy.v1.OrganizationService/UndeleteOrganization", Permission::OrganizationsDelete),
     ("/tenancy.v1.OrganizationService/UpdateOrganization", Permission::OrganizationsUpdate),
+    ("/tenancy.v1.PlanService/ArchivePlan", Permission::PlansArchive),
+    ("/tenancy.v1.PlanService/CreatePlan", Permission::PlansCreate),
+    ("/tenancy.v1.PlanService/GetEntitlements", Permission::EntitlementsRead),
+    ("/tenancy.v1.PlanService/GetPlan", Permission::PlansRead),
+    ("/tenancy.v1.PlanService/ListPlans", Permission::PlansRead),
+    ("/tenancy.v1.PlanService/UpdatePlan", Permission::PlansUpdate),
+    ("/tenancy.v1.QuotaService/BatchCheckQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/BatchCommitQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/BatchConsumeQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/BatchReserveQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/CheckQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/CommitQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/ConsumeQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/GetQuota", Permission::QuotaRead),
+    ("/tenancy.v1.QuotaService/ListQuotas", Permission::QuotaRead),
+    ("/tenancy.v1.QuotaService/RefundQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/ReleaseQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.QuotaService/ReserveQuota", Permission::QuotaConsume),
     ("/tenancy.v1.UsageService/GetUsageSummary", Permission::UsageRead),
     ("/tenancy.v1.UsageService/ListUsageEvents", Permission::UsageRead),
     ("/tenancy.v1.UsageService/QueryUsage", Permission::UsageRead),

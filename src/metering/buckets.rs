@@ -87,7 +87,8 @@ fn next(after: DateTime<Utc>, unit: Unit, zone: Tz) -> Option<DateTime<Utc>> {
 }
 
 /// The first instant at which the clock on the wall shows the given time; a later one where that is left out.
-fn first_instant(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
+#[must_use]
+pub fn first_instant(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     // Clocks are set forward by multiples of a quarter of an hour; by a whole day at most.
     (0..=96).find_map(|quarters| {
         let local = local.checked_add_signed(TimeDelta::minutes(15 * quarters))?;

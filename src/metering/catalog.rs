@@ -59,11 +59,17 @@ impl View {
         all.into_values().cloned().collect()
     }
 
+    /// The meter of this id.
+    #[must_use]
+    pub fn of_id(&self, id: MeterId) -> Option<Arc<Meter>> {
+        self.own.by_id.get(&id).or_else(|| self.platform_wide.by_id.get(&id)).cloned()
+    }
+
     /// The meter of this id or key.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Meter>> {
         match parse_uuid(name).map(MeterId::from) {
-            Some(id) => self.own.by_id.get(&id).or_else(|| self.platform_wide.by_id.get(&id)).cloned(),
+            Some(id) => self.of_id(id),
             None => self.of_key(name),
         }
     }
@@ -95,25 +101,45 @@ impl Catalog {
 
     /// The meter of an id or a key. Error: `METER_NOT_FOUND`.
     pub async fn named(&self, organization_id: OrganizationId, name: &str) -> Result<Arc<Meter>, Error> {
-        let since = self.clock.instant();
-        if let Some(found) = self.view(organization_id).await?.named(name) {
-            return Ok(found);
-        }
-        let view = self.view_since(organization_id, since).await?;
+        let view = self.view_with(Some(organization_id), |view| view.named(name).is_some()).await?;
         view.named(name).ok_or_else(|| Error::not_found(meter::RESOURCE, name))
     }
 
     /// The platform-wide meter of an id or a key. Error: `METER_NOT_FOUND`.
     pub async fn named_platform_wide(&self, name: &str) -> Result<Arc<Meter>, Error> {
-        let since = self.clock.instant();
-        let known = self.platform_wide.get(&(), since, || self.load_platform_wide()).await?;
-        if let Some(found) = (View { own: Arc::default(), platform_wide: known }).named(name) {
-            return Ok(found);
-        }
-        let now = self.clock.instant();
-        let platform_wide = self.platform_wide.get_since(&(), since, now, || self.load_platform_wide()).await?;
-        let view = View { own: Arc::default(), platform_wide };
+        let view = self.view_with(None, |view| view.named(name).is_some()).await?;
         view.named(name).ok_or_else(|| Error::not_found(meter::RESOURCE, name))
+    }
+
+    /// The meters that count for an organization, or without one the platform-wide meters; read anew when something is not
+    /// there by `complete` that may have been created a moment ago. May still not be complete.
+    pub async fn view_with(
+        &self,
+        organization_id: Option<OrganizationId>,
+        complete: impl FnOnce(&View) -> bool + Send,
+    ) -> Result<View, Error> {
+        let since = self.clock.instant();
+        let known = match organization_id {
+            Some(organization_id) => self.view(organization_id).await?,
+            None => self.platform_wide_since(None).await?,
+        };
+        if complete(&known) {
+            return Ok(known);
+        }
+        match organization_id {
+            Some(organization_id) => self.view_since(organization_id, since).await,
+            None => self.platform_wide_since(Some(since)).await,
+        }
+    }
+
+    async fn platform_wide_since(&self, since: Option<Instant>) -> Result<View, Error> {
+        let now = self.clock.instant();
+        let load = || self.load_platform_wide();
+        let platform_wide = match since {
+            Some(since) => self.platform_wide.get_since(&(), since, now, load).await?,
+            None => self.platform_wide.get(&(), now, load).await?,
+        };
+        Ok(View { own: Arc::default(), platform_wide })
     }
 
     /// Forgets what a change made untrue.
@@ -121,7 +147,12 @@ impl Catalog {
         match change {
             Change::Meters(organization_id) => self.own.invalidate(organization_id),
             Change::PlatformMeters => self.platform_wide.invalidate_all(),
-            Change::ApiKey(_) | Change::Organization(_) | Change::Member(..) | Change::User(_) => {}
+            Change::ApiKey(_)
+            | Change::Organization(_)
+            | Change::Member(..)
+            | Change::User(_)
+            | Change::Plans
+            | Change::Limits(_) => {}
         }
     }
 

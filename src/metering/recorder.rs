@@ -162,6 +162,29 @@ impl Recorder {
             .collect()
     }
 
+    /// What became of an event if it was recorded before, or never will be; `None` when it could be recorded now. Records
+    /// nothing.
+    ///
+    /// Errors: as [`Writer::record`].
+    pub async fn known(&self, permitted: &Permitted, draft: Draft) -> Result<Option<Fate>, Error> {
+        let (organization_id, drafts) = (permitted.organization_id(), [Ok(draft)]);
+        let view = self.view(organization_id, &drafts).await?;
+        let mut candidates = Vec::with_capacity(1);
+        for draft in &drafts {
+            if let Judged::Settled(fate) = self.judge(draft, &view, self.clock.now(), &mut candidates) {
+                return Ok(Some(fate));
+            }
+        }
+        for candidate in &mut candidates {
+            candidate.recordable = false;
+        }
+        Ok(self.writer.record(organization_id, candidates).await?.first().and_then(|verdict| match verdict {
+            Verdict::Duplicate => Some(Fate::Duplicate),
+            Verdict::Conflict => Some(Fate::Conflict),
+            Verdict::Recorded | Verdict::Absent => None,
+        }))
+    }
+
     /// Records what is open of a request's events, every organization's for itself and all at once; each has its answer
     /// in `answers`, which are of [`Parcel::open`]. What was refused for want of room stays open.
     pub async fn record_parcel(&self, parcel: &mut Parcel, answers: Vec<Result<Permitted, Error>>) {

@@ -159,11 +159,17 @@ impl Aggregation {
 /// 1 to 63 characters of a-z, 0-9, `_`, `-` and `.`, starting with a letter. Never a UUID, so that what names a meter is
 /// either its id or its key.
 pub fn key(field: &str, text: &str) -> Result<String, Violation> {
-    if text::is_key(text) && parse_uuid(text).is_none() {
+    if is_key(text) {
         return Ok(text.to_owned());
     }
     let rule = "must be 1 to 63 characters of a-z, 0-9, _, - and ., starting with a letter, and no UUID";
     Err(Violation::new(field, rule))
+}
+
+/// Whether it could be the key of a meter.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    text::is_key(text) && parse_uuid(text).is_none()
 }
 
 /// At most 1000 printable characters.

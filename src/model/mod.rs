@@ -4,10 +4,12 @@
 pub mod api_key;
 pub mod audit_event;
 pub mod etag;
+pub mod limit;
 pub mod member;
 pub mod meter;
 pub mod organization;
 pub mod origin;
+pub mod plan;
 pub mod platform_key;
 pub mod text;
 pub mod usage;

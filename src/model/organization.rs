@@ -11,6 +11,9 @@ use crate::model::text::Labels;
 /// How long a deleted organization can be brought back, in days, unless configured otherwise.
 pub const PURGE_AFTER_DAYS: i64 = 30;
 
+/// The plan of an organization that is created without one.
+const FIRST_PLAN: &str = "free";
+
 /// A tenant.
 #[derive(Clone, Debug, Serialize)]
 pub struct Organization {
@@ -38,14 +41,16 @@ pub struct Profile {
     pub slug: String,
     /// The name for people.
     pub display_name: String,
-    /// What it pays for.
-    pub plan: Plan,
+    /// What it pays for: the key of a plan.
+    pub plan: String,
     /// Empty or an address.
     pub contact_email: String,
     /// Empty or an address.
     pub billing_email: String,
     /// In which its days and months turn.
     pub time_zone: chrono_tz::Tz,
+    /// On which day of the month its months of limits turn, 1 to 31; the last one in a shorter month.
+    pub billing_anchor_day: u8,
     /// ISO 4217.
     pub currency: String,
     /// BCP 47.
@@ -69,10 +74,11 @@ impl Default for Profile {
         Self {
             slug: String::new(),
             display_name: String::new(),
-            plan: Plan::Free,
+            plan: FIRST_PLAN.into(),
             contact_email: String::new(),
             billing_email: String::new(),
             time_zone: chrono_tz::UTC,
+            billing_anchor_day: 1,
             currency: "USD".into(),
             locale: "en".into(),
             date_format: DATE_FORMATS[0].into(),
@@ -103,39 +109,6 @@ pub struct Deletion {
     pub purge_time: DateTime<Utc>,
 }
 
-/// What an organization pays for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Plan {
-    Free,
-    Starter,
-    Pro,
-    Enterprise,
-}
-
-impl Plan {
-    /// As in the API and the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Free => "free",
-            Self::Starter => "starter",
-            Self::Pro => "pro",
-            Self::Enterprise => "enterprise",
-        }
-    }
-
-    /// Reads the name of a plan.
-    pub fn parse(field: &str, text: &str) -> Result<Self, Violation> {
-        [Self::Free, Self::Starter, Self::Pro, Self::Enterprise]
-            .into_iter()
-            .find(|plan| plan.as_str() == text)
-            .ok_or_else(|| Violation::new(field, "must be free, starter, pro or enterprise"))
-    }
-}
-
 /// 3 to 63 characters of a-z, 0-9 and single hyphens, starting with a letter, not ending with a hyphen. Never a UUID: the
 /// first character alone would not tell, so the form is refused.
 pub fn slug(field: &str, text: &str) -> Result<String, Violation> {
@@ -155,6 +128,12 @@ pub fn slug(field: &str, text: &str) -> Result<String, Violation> {
 /// An IANA zone that this build knows.
 pub fn time_zone(field: &str, text: &str) -> Result<chrono_tz::Tz, Violation> {
     text.parse().map_err(|_| Violation::new(field, "must be an IANA time zone such as Europe/Rome"))
+}
+
+/// A day of the month, 1 to 31.
+pub fn billing_anchor_day(field: &str, day: i32) -> Result<u8, Violation> {
+    let good = u8::try_from(day).ok().filter(|day| (1..=31).contains(day));
+    good.ok_or_else(|| Violation::new(field, "must be a day of the month, 1 to 31"))
 }
 
 /// An ISO 4217 code in upper case.
@@ -229,6 +208,8 @@ mod tests {
     fn zones_currencies_and_the_rest() {
         assert!(time_zone("f", "Asia/Kathmandu").is_ok());
         assert!(time_zone("f", "Mars/Olympus").is_err());
+        assert!(billing_anchor_day("f", 31).is_ok_and(|day| day == 31));
+        assert!([-1, 0, 32, 257].into_iter().all(|day| billing_anchor_day("f", day).is_err()));
         assert!(currency("f", "EUR").is_ok());
         assert!(currency("f", "eur").is_err() && currency("f", "XYZ").is_err());
         assert!(locale("f", "zh-Hant-TW").is_ok() && locale("f", "e").is_err() && locale("f", "en_US").is_err());

@@ -31,6 +31,10 @@ pub enum Change {
     Meters(OrganizationId),
     /// The platform-wide meters.
     PlatformMeters,
+    /// The plans.
+    Plans,
+    /// The limits of one organization, beside those of its plan.
+    Limits(OrganizationId),
 }
 
 impl fmt::Display for Change {
@@ -42,6 +46,8 @@ impl fmt::Display for Change {
             Self::User(id) => write!(f, "user:{id}"),
             Self::Meters(id) => write!(f, "meters:{id}"),
             Self::PlatformMeters => write!(f, "platform_meters:"),
+            Self::Plans => write!(f, "plans:"),
+            Self::Limits(id) => write!(f, "limits:{id}"),
         }
     }
 }
@@ -62,6 +68,8 @@ impl FromStr for Change {
             "user" => Self::User(name.parse()?),
             "meters" => Self::Meters(name.parse()?),
             "platform_meters" => Self::PlatformMeters,
+            "plans" => Self::Plans,
+            "limits" => Self::Limits(name.parse()?),
             _ => return Err(unknown()),
         })
     }

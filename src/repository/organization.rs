@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::OrganizationId;
-use crate::model::organization::{Deletion, Organization, Plan, Profile, Suspension};
+use crate::model::organization::{self as rules, Deletion, Organization, Profile, Suspension};
 use crate::page::Page;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
 use crate::repository::error::on_constraint;
+use crate::repository::plan;
 use crate::repository::scope::{PlatformScope, TenantScope};
 
 /// The name of the resource in errors and in the audit.
@@ -24,7 +25,7 @@ pub struct Narrow {
     /// `active` or `suspended`.
     pub status: Option<&'static str>,
     /// Only this plan.
-    pub plan: Option<Plan>,
+    pub plan: Option<String>,
     /// Only this slug.
     pub slug: Option<String>,
     /// Labels that it must have, as a JSON object.
@@ -44,6 +45,7 @@ struct Row {
     contact_email: String,
     billing_email: String,
     time_zone: String,
+    billing_anchor_day: i16,
     currency: String,
     locale: String,
     date_format: String,
@@ -77,10 +79,12 @@ impl TryFrom<Row> for Organization {
             profile: Profile {
                 slug: row.slug,
                 display_name: row.display_name,
-                plan: Plan::parse("plan", &row.plan).map_err(broken)?,
+                plan: row.plan,
                 contact_email: row.contact_email,
                 billing_email: row.billing_email,
-                time_zone: crate::model::organization::time_zone("time_zone", &row.time_zone).map_err(broken)?,
+                time_zone: rules::time_zone("time_zone", &row.time_zone).map_err(broken)?,
+                billing_anchor_day: rules::billing_anchor_day("billing_anchor_day", row.billing_anchor_day.into())
+                    .map_err(broken)?,
                 currency: row.currency,
                 locale: row.locale,
                 date_format: row.date_format,
@@ -94,13 +98,14 @@ impl TryFrom<Row> for Organization {
     }
 }
 
-/// Creates an organization. Error: `SLUG_TAKEN`.
+/// Creates an organization. Errors: `PLAN_NOT_FOUND`, `PLAN_ARCHIVED`, `SLUG_TAKEN`.
 pub async fn create(
     scope: &mut PlatformScope,
     organization_id: OrganizationId,
     profile: &Profile,
     now: DateTime<Utc>,
 ) -> Result<Organization, Error> {
+    plan::require_open(scope, &profile.plan).await?;
     sqlx::query!(
         "INSERT INTO tenancy.organization_slugs (slug, organization_id) VALUES ($1, $2)",
         profile.slug,
@@ -113,12 +118,12 @@ pub async fn create(
         Row,
         "INSERT INTO tenancy.organizations (organization_id, slug, display_name, plan, contact_email, billing_email,
              time_zone, currency, locale, date_format, logo_uri, primary_color, labels, member_limit, settings,
-             create_time, update_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16) RETURNING *",
+             create_time, update_time, billing_anchor_day)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17) RETURNING *",
         organization_id.uuid(),
         profile.slug,
         profile.display_name,
-        profile.plan.as_str(),
+        profile.plan,
         profile.contact_email,
         profile.billing_email,
         profile.time_zone.name(),
@@ -130,7 +135,8 @@ pub async fn create(
         serde_json::to_value(&profile.labels).map_err(Error::internal)?,
         profile.member_limit,
         profile.settings,
-        now
+        now,
+        i16::from(profile.billing_anchor_day)
     )
     .fetch_one(&mut *scope)
     .await?;
@@ -166,7 +172,8 @@ pub async fn lock(scope: &mut TenantScope) -> Result<Organization, Error> {
     .try_into()
 }
 
-/// Writes a locked organization back as `after`, under `action` in the audit, and tells the caches. Error: `SLUG_TAKEN`.
+/// Writes a locked organization back as `after`, under `action` in the audit, and tells the caches. Errors: `SLUG_TAKEN`;
+/// `PLAN_NOT_FOUND` and `PLAN_ARCHIVED` for another plan than before.
 pub async fn save(
     scope: &mut TenantScope,
     action: &'static str,
@@ -175,6 +182,9 @@ pub async fn save(
     now: DateTime<Utc>,
 ) -> Result<Organization, Error> {
     let (id, profile) = (after.organization_id, &after.profile);
+    if profile.plan != before.profile.plan {
+        plan::require_open(scope, &profile.plan).await?;
+    }
     if profile.slug != before.profile.slug {
         sqlx::query!(
             "INSERT INTO tenancy.organization_slugs (slug, organization_id) VALUES ($1, $2)",
@@ -190,12 +200,13 @@ pub async fn save(
         "UPDATE tenancy.organizations SET slug = $2, display_name = $3, plan = $4, contact_email = $5,
              billing_email = $6, time_zone = $7, currency = $8, locale = $9, date_format = $10, logo_uri = $11,
              primary_color = $12, labels = $13, member_limit = $14, settings = $15, status = $16, suspend_time = $17,
-             suspend_reason = $18, delete_time = $19, purge_time = $20, update_time = $21, revision = revision + 1
+             suspend_reason = $18, delete_time = $19, purge_time = $20, update_time = $21, billing_anchor_day = $22,
+             revision = revision + 1
          WHERE organization_id = $1 RETURNING *",
         id.uuid(),
         profile.slug,
         profile.display_name,
-        profile.plan.as_str(),
+        profile.plan,
         profile.contact_email,
         profile.billing_email,
         profile.time_zone.name(),
@@ -212,7 +223,8 @@ pub async fn save(
         after.suspension.as_ref().map_or("", |suspension| suspension.reason.as_str()),
         after.deletion.map(|deletion| deletion.time),
         after.deletion.map(|deletion| deletion.purge_time),
-        now
+        now,
+        i16::from(profile.billing_anchor_day)
     )
     .fetch_one(&mut *scope)
     .await?;
@@ -257,7 +269,7 @@ pub async fn list(scope: &mut PlatformScope, narrow: &Narrow, page: &Page) -> Re
         page.bound().id,
         narrow.organization_ids.as_deref(),
         narrow.status,
-        narrow.plan.map(Plan::as_str),
+        narrow.plan,
         narrow.slug,
         narrow.labels,
         narrow.show_deleted,

@@ -77,10 +77,14 @@ pub enum Purpose {
     Users,
     /// Platform-wide meters.
     PlatformMeters,
+    /// Create, read, change and archive plans.
+    Plans,
     /// Keys of services and operators.
     PlatformKeys,
     /// Read the audit of the platform.
     PlatformAudit,
+    /// Read what all replicas sign with.
+    SigningKeys,
     /// Read and prune the change log.
     Changes,
     /// Make and drop partitions, purge organizations, forget old request ids.
@@ -96,8 +100,10 @@ impl Purpose {
             Self::ReadOrganizations => "read_organizations",
             Self::Users => "users",
             Self::PlatformMeters => "platform_meters",
+            Self::Plans => "plans",
             Self::PlatformKeys => "platform_keys",
             Self::PlatformAudit => "platform_audit",
+            Self::SigningKeys => "signing_keys",
             Self::Changes => "changes",
             Self::Upkeep => "upkeep",
         }

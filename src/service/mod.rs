@@ -4,9 +4,12 @@ pub mod api_key;
 pub mod audit_event;
 pub mod convert;
 pub mod idempotency;
+pub mod limit;
 pub mod member;
 pub mod meter;
 pub mod organization;
+pub mod plan;
+pub mod quota;
 pub mod usage;
 pub mod user;
 
@@ -28,17 +31,24 @@ use crate::metering::recorder::Recorder;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::proto::v1::audit_service_server::AuditServiceServer;
+use crate::proto::v1::limit_service_server::LimitServiceServer;
 use crate::proto::v1::member_service_server::MemberServiceServer;
 use crate::proto::v1::meter_service_server::MeterServiceServer;
 use crate::proto::v1::organization_service_server::OrganizationServiceServer;
+use crate::proto::v1::plan_service_server::PlanServiceServer;
+use crate::proto::v1::quota_service_server::QuotaServiceServer;
 use crate::proto::v1::usage_service_server::UsageServiceServer;
 use crate::proto::v1::user_service_server::UserServiceServer;
+use crate::quota::engine::Engine;
 use crate::repository::database::Database;
 use crate::service::api_key::ApiKeys;
 use crate::service::audit_event::Audit;
+use crate::service::limit::Limits;
 use crate::service::member::Members;
 use crate::service::meter::Meters;
 use crate::service::organization::Organizations;
+use crate::service::plan::Plans;
+use crate::service::quota::Quotas;
 use crate::service::usage::Usage;
 use crate::service::user::Users;
 
@@ -66,6 +76,8 @@ pub struct Ingredients {
     pub catalog: Arc<Catalog>,
     /// Takes usage in.
     pub recorder: Recorder,
+    /// Decides about quotas.
+    pub engine: Engine,
     /// How long raw usage events are kept.
     pub usage_retention: TimeDelta,
     /// How long a deleted organization can be brought back.
@@ -77,7 +89,8 @@ pub fn routes(
     ingredients: Ingredients,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let Ingredients { shared, authenticator, last_used, catalog, recorder, usage_retention, purge_after } = ingredients;
+    let Ingredients { shared, authenticator, last_used, catalog, recorder, engine, usage_retention, purge_after } =
+        ingredients;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -92,9 +105,17 @@ pub fn routes(
         .add_service(reflection().build_v1alpha()?)
         .add_service(ApiKeyServiceServer::new(ApiKeys { shared: shared.clone(), authenticator, last_used }))
         .add_service(AuditServiceServer::new(Audit { shared: shared.clone() }))
+        .add_service(LimitServiceServer::new(Limits { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
         .add_service(MeterServiceServer::new(Meters { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
+        .add_service(PlanServiceServer::new(Plans { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
+        .add_service(QuotaServiceServer::new(Quotas::new(
+            shared.clone(),
+            engine,
+            Arc::clone(&catalog),
+            recorder.clone(),
+        )))
         .add_service(UsageServiceServer::new(Usage {
             shared: shared.clone(),
             catalog,

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::ids::OrganizationId;
-use crate::model::organization::{Deletion, Organization, Plan, Suspension};
-use crate::model::{etag, text};
+use crate::model::organization::{Deletion, Organization, Suspension};
+use crate::model::{etag, plan, text};
 use crate::page::{Cursor, Page};
 use crate::proto::v1;
 use crate::proto::v1::organization_service_server::OrganizationService;
@@ -79,7 +79,7 @@ impl OrganizationService for Organizations {
                 "SUSPENDED" => Some("suspended"),
                 _ => None,
             })?,
-            plan: filter.get_as("plan", |plan| Plan::parse("plan", plan).ok())?,
+            plan: filter.get_as("plan", |plan| plan::key("plan", plan).ok())?,
             slug: filter.get("slug").map(str::to_owned),
             labels: filter.labels(),
             show_deleted: request.show_deleted,

@@ -13,6 +13,7 @@ use crate::auth::principal::PermittedPlatform;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metering::catalog::Catalog;
+use crate::quota::engine::Engine;
 use crate::repository::changes::{self, Change, Reading};
 use crate::repository::database::Database;
 use crate::repository::error::unreachable;
@@ -40,6 +41,8 @@ pub struct Caches {
     pub directory: Arc<Directory>,
     /// Meters.
     pub catalog: Arc<Catalog>,
+    /// Limits.
+    pub engine: Engine,
 }
 
 impl Caches {
@@ -48,12 +51,14 @@ impl Caches {
         self.authenticator.apply(change);
         self.directory.apply(change);
         self.catalog.apply(change);
+        self.engine.apply(change);
     }
 
     fn forget_all(&self) {
         self.authenticator.forget_all();
         self.directory.forget_all();
         self.catalog.forget_all();
+        self.engine.forget_all();
     }
 }
 

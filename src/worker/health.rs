@@ -10,9 +10,12 @@ use crate::repository::database::Database;
 pub const SERVICES: &[&str] = &[
     "tenancy.v1.ApiKeyService",
     "tenancy.v1.AuditService",
+    "tenancy.v1.LimitService",
     "tenancy.v1.MemberService",
     "tenancy.v1.MeterService",
     "tenancy.v1.OrganizationService",
+    "tenancy.v1.PlanService",
+    "tenancy.v1.QuotaService",
     "tenancy.v1.UsageService",
     "tenancy.v1.UserService",
 ];

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::repository::database::Database;
 use crate::repository::scope::Purpose;
-use crate::repository::{changes, idempotency, purge, upkeep};
+use crate::repository::{changes, idempotency, purge, quota, upkeep};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -22,6 +22,10 @@ const AHEAD: TimeDelta = TimeDelta::days(28);
 
 /// How long request ids are kept (AIP-155).
 const REQUEST_IDS: TimeDelta = TimeDelta::hours(24);
+
+/// How long operations on quotas are kept that happen once: a reservation may be settled for a day, and a day later that
+/// is still known.
+const OPERATIONS: TimeDelta = TimeDelta::hours(48);
 
 /// How long changes are kept, in seconds; a replica that reads none for ten minutes starts anew.
 const CHANGES_SECONDS: f64 = 3600.0;
@@ -114,6 +118,7 @@ async fn forget(database: &Database, clock: &Clock) -> Result<(), Error> {
     let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
     idempotency::forget(&mut scope, clock.now() - REQUEST_IDS).await?;
     changes::prune(&mut scope, CHANGES_SECONDS).await?;
+    quota::forget(&mut scope, clock.now(), clock.now() - OPERATIONS).await?;
     scope.commit().await
 }
 

@@ -51,19 +51,19 @@ fn unauthenticated(reason: &str) -> impl Fn(&Result<v1::Organization, Status>) -
     move |outcome| is_refused(outcome, Code::Unauthenticated, reason)
 }
 
-/// Ends the connections on which the replicas listen, so that a notification of now reaches nobody.
+/// Ends the connections on which the replicas listen, each to changes and to what others want back of quotas, so that a notification of now reaches nobody.
 async fn lose_notifications(world: &World) {
     let database = &world.database.superuser;
     eventually("both replicas listen", || async move {
         let count = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-        sqlx::query_scalar::<_, i64>(count).fetch_one(database).await.unwrap() == 2
+        sqlx::query_scalar::<_, i64>(count).fetch_one(database).await.unwrap() == 4
     })
     .await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     let ended: Vec<bool> = sqlx::query_scalar(end).fetch_all(database).await.unwrap();
-    assert_eq!(ended, [true, true]);
+    assert_eq!(ended, [true; 4]);
 }
 
 /// Every way to end what a key may do, and to bring it to life.

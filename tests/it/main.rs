@@ -24,6 +24,7 @@ mod operator;
 mod organization;
 mod organization_lifecycle;
 mod process;
+mod quota;
 mod secrets;
 mod tidy;
 mod transport;

@@ -57,7 +57,7 @@ async fn every_wrong_field_is_named() {
     let wrong = v1::Organization {
         slug: "A".into(),
         display_name: " ".into(),
-        plan: "gold".into(),
+        plan: "Gold".into(),
         contact_email: "x".into(),
         billing_email: "y".into(),
         time_zone: "Mars/Base".into(),

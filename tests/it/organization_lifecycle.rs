@@ -255,11 +255,13 @@ async fn a_purge_leaves_nothing_of_it_and_all_of_the_others() {
     };
     let operator = world.operator();
     operator.members().add_member(request).await.unwrap();
-    // Request ids are forgotten after a day, which is not what this is about.
-    sqlx::query("UPDATE tenancy.idempotent_requests SET create_time = create_time + interval '90 days'")
-        .execute(&world.database.superuser)
-        .await
-        .unwrap();
+    // Request ids and what is like them are forgotten after a day or two, which is not what this is about.
+    for (table, time) in
+        [("idempotent_requests", "create_time"), ("quota_accounts", "expire_time"), ("quota_operations", "create_time")]
+    {
+        let later = format!("UPDATE tenancy.{table} SET {time} = {time} + interval '90 days'");
+        sqlx::query(AssertSqlSafe(later)).execute(&world.database.superuser).await.unwrap();
+    }
 
     for organization in ["doomed", "spared"] {
         delete(&operator, organization, "").await.unwrap();

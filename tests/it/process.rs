@@ -2,6 +2,7 @@
 
 mod import;
 mod kills;
+mod quotas;
 mod refusals;
 
 use std::fs;
@@ -83,6 +84,14 @@ impl Place {
         let output = block_in_place(|| command.stderr(Stdio::inherit()).output()).unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// What its servers said of errors.
+    fn print_errors(&self) {
+        for entry in fs::read_dir(&self.directory).unwrap().flatten() {
+            let said = fs::read_to_string(entry.path()).unwrap_or_default();
+            said.lines().filter(|line| line.contains("ERROR")).take(20).for_each(|line| println!("{line}"));
+        }
     }
 
     fn postmaster(&self) -> u32 {

@@ -103,7 +103,7 @@ pub fn verified(code: v1::VerificationCode, key: &KnownKey) -> Option<v1::Verify
         api_key_id: api_key_id.to_string(),
         organization_id: organization.organization_id.to_string(),
         organization_slug: organization.profile.slug.clone(),
-        plan: organization.profile.plan.as_str().into(),
+        plan: organization.profile.plan.clone(),
         kind: kind_to_proto(*kind).into(),
         scopes: scopes.clone(),
         labels: labels.clone(),

@@ -26,6 +26,23 @@ pub fn fields(mask: Option<FieldMask>, known: &[&'static str]) -> Result<Vec<&'s
     Ok(fields)
 }
 
+/// The same for a message that an empty mask takes whole: it names the fields that are set then, of which there must be
+/// one.
+pub fn fields_or_set(
+    mask: Option<FieldMask>,
+    known: &[&'static str],
+    is_set: impl Fn(&str) -> bool,
+) -> Result<Vec<&'static str>, Error> {
+    if mask.as_ref().is_some_and(|mask| !mask.paths.is_empty()) {
+        return fields(mask, known);
+    }
+    let set: Vec<_> = known.iter().copied().filter(|field| is_set(field)).collect();
+    if set.is_empty() {
+        return Err(Violation::new("update_mask", "must name at least one field where none is set").into());
+    }
+    Ok(set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +57,9 @@ mod tests {
         assert_eq!(of(&["*"]).unwrap(), ["a", "b.c", "b.d"]);
         assert!(of(&[]).is_err() && of(&["x"]).is_err() && of(&["b.x"]).is_err() && of(&[""]).is_err());
         assert!(fields(None, known).is_err());
+        assert_eq!(fields_or_set(None, known, |field| field == "b.c").unwrap(), ["b.c"]);
+        let named = Some(FieldMask { paths: vec!["b".into()] });
+        assert_eq!(fields_or_set(named, known, |field| field == "a").unwrap(), ["b.c", "b.d"]);
+        assert!(fields_or_set(Some(FieldMask::default()), known, |_| false).is_err());
     }
 }

@@ -2,10 +2,13 @@
 
 pub mod api_key;
 pub mod audit_event;
+pub mod limit;
 pub mod mask;
 pub mod member;
 pub mod meter;
 pub mod organization;
+pub mod plan;
+pub mod quota;
 pub mod usage;
 pub mod user;
 

@@ -1,8 +1,8 @@
 //! Organizations between protobuf and the model.
 
 use crate::error::{Error, Violations};
-use crate::model::organization::{self as rules, Organization, Plan, Profile};
-use crate::model::text;
+use crate::model::organization::{self as rules, Organization, Profile};
+use crate::model::{plan, text};
 use crate::proto::v1;
 use crate::service::convert::{from_struct, timestamp, to_struct};
 
@@ -14,6 +14,7 @@ pub const FIELDS: &[&str] = &[
     "contact_email",
     "billing_email",
     "time_zone",
+    "billing_anchor_day",
     "currency",
     "locale",
     "date_format",
@@ -40,10 +41,11 @@ pub fn to_proto(organization: Organization) -> v1::Organization {
         slug: profile.slug,
         display_name: profile.display_name,
         status: status.into(),
-        plan: profile.plan.as_str().into(),
+        plan: profile.plan,
         contact_email: profile.contact_email,
         billing_email: profile.billing_email,
         time_zone: profile.time_zone.name().into(),
+        billing_anchor_day: profile.billing_anchor_day.into(),
         currency: profile.currency,
         locale: profile.locale,
         date_format: profile.date_format,
@@ -70,6 +72,7 @@ pub fn new_profile(message: v1::Organization) -> Result<Profile, Error> {
         .filter(|field| match *field {
             "plan" => given(&message.plan),
             "time_zone" => given(&message.time_zone),
+            "billing_anchor_day" => message.billing_anchor_day != 0,
             "currency" => given(&message.currency),
             "locale" => given(&message.locale),
             "date_format" => given(&message.date_format),
@@ -96,10 +99,13 @@ pub fn changed_profile(current: Profile, message: v1::Organization, fields: &[&s
         match *field {
             "slug" => set!(slug, rules::slug(field, &message.slug)),
             "display_name" => set!(display_name, text::display_name(field, &message.display_name)),
-            "plan" => set!(plan, Plan::parse(field, &message.plan)),
+            "plan" => set!(plan, plan::key(field, &message.plan)),
             "contact_email" => set!(contact_email, text::optional_email(field, &message.contact_email)),
             "billing_email" => set!(billing_email, text::optional_email(field, &message.billing_email)),
             "time_zone" => set!(time_zone, rules::time_zone(field, &message.time_zone)),
+            "billing_anchor_day" => {
+                set!(billing_anchor_day, rules::billing_anchor_day(field, message.billing_anchor_day));
+            }
             "currency" => set!(currency, rules::currency(field, &message.currency)),
             "locale" => set!(locale, rules::locale(field, &message.locale)),
             "date_format" => set!(date_format, rules::date_format(field, &message.date_format)),

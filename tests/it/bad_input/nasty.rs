@@ -45,6 +45,7 @@ pub fn good(path: &str, furnished: &Furnished) -> Option<Vec<u8>> {
                 organization_id: furnished.tenant.id.clone(),
                 plan: "pro".into(),
                 time_zone: "UTC".into(),
+                billing_anchor_day: 1,
                 currency: "EUR".into(),
                 locale: "en".into(),
                 date_format: "YYYY-MM-DD".into(),
@@ -104,6 +105,38 @@ pub fn good(path: &str, furnished: &Furnished) -> Option<Vec<u8>> {
                 occurred_at: Some(Timestamp { seconds: chrono::Utc::now().timestamp(), nanos: 0 }),
                 ..v1::UsageEvent::default()
             }],
+        }
+        .encode_to_vec(),
+        method => return good_of_quotas(method, furnished),
+    };
+    Some(message)
+}
+
+/// The same of plans and limits.
+fn good_of_quotas(method: &str, furnished: &Furnished) -> Option<Vec<u8>> {
+    let plan = |key: &str| v1::Plan {
+        key: key.into(),
+        display_name: "Nasty".into(),
+        features: [("sso".to_owned(), prost_types::Value { kind: Some(prost_types::value::Kind::BoolValue(true)) })]
+            .into(),
+        ..v1::Plan::default()
+    };
+    let message = match method {
+        "GetPlan" => v1::GetPlanRequest { plan: "free".into(), ..Default::default() }.encode_to_vec(),
+        "CreatePlan" => v1::CreatePlanRequest { plan: Some(plan(UNIQUE)), ..Default::default() }.encode_to_vec(),
+        "UpdatePlan" => {
+            v1::UpdatePlanRequest { plan: Some(plan("pro")), update_mask: Some(FieldMask { paths: vec!["*".into()] }) }
+                .encode_to_vec()
+        }
+        "ArchivePlan" => v1::ArchivePlanRequest { plan: "starter".into(), ..Default::default() }.encode_to_vec(),
+        "UpdateLimit" => v1::UpdateLimitRequest {
+            limit: Some(v1::Limit {
+                organization_id: furnished.tenant.id.clone(),
+                limit_id: furnished.limit_id.clone(),
+                rule: Some(v1::LimitRule { amount: Some(5), alert_percents: vec![90], ..v1::LimitRule::default() }),
+                ..v1::Limit::default()
+            }),
+            update_mask: Some(FieldMask { paths: vec!["*".into()] }),
         }
         .encode_to_vec(),
         _ => return None,

@@ -4,9 +4,12 @@ use bytes::{Buf as _, BufMut as _};
 use http::uri::PathAndQuery;
 use tenancy::proto::v1::api_key_service_client::ApiKeyServiceClient;
 use tenancy::proto::v1::audit_service_client::AuditServiceClient;
+use tenancy::proto::v1::limit_service_client::LimitServiceClient;
 use tenancy::proto::v1::member_service_client::MemberServiceClient;
 use tenancy::proto::v1::meter_service_client::MeterServiceClient;
 use tenancy::proto::v1::organization_service_client::OrganizationServiceClient;
+use tenancy::proto::v1::plan_service_client::PlanServiceClient;
+use tenancy::proto::v1::quota_service_client::QuotaServiceClient;
 use tenancy::proto::v1::usage_service_client::UsageServiceClient;
 use tenancy::proto::v1::user_service_client::UserServiceClient;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -51,9 +54,12 @@ macro_rules! services {
 services! {
     api_keys: ApiKeyServiceClient,
     audit: AuditServiceClient,
+    limits: LimitServiceClient,
     members: MemberServiceClient,
     meters: MeterServiceClient,
     organizations: OrganizationServiceClient,
+    plans: PlanServiceClient,
+    quotas: QuotaServiceClient,
     usage: UsageServiceClient,
     users: UserServiceClient,
 }

@@ -1,6 +1,9 @@
 //! What the generated tests ask of each RPC: the request by which an attacker would reach into the victim's
 //! organization. A new RPC without a case here fails the build of trust.
 
+mod plans;
+mod quota;
+
 use prost::Message;
 use prost_types::{FieldMask, Timestamp};
 use tenancy::proto::v1;
@@ -17,6 +20,8 @@ pub struct Furnished {
     pub user_id: String,
     /// A meter of its own.
     pub meter_id: String,
+    /// A limit that it made for itself.
+    pub limit_id: String,
     /// When its event `<slug>-event` happened.
     pub occurred_at: Timestamp,
 }
@@ -61,9 +66,15 @@ impl Furnished {
             ..Default::default()
         };
         tenant.client.usage().void_usage_event(request).await.unwrap();
+        let rule = plans::rule(&format!("{slug}.calls"));
+        let limit = v1::Limit { rule: Some(rule), ..v1::Limit::default() };
+        let request = v1::CreateLimitRequest { limit: Some(limit), ..Default::default() };
+        let created = tenant.client.limits().create_limit(request).await.unwrap().into_inner();
+        let limit_id = created.limit.unwrap().limit_id;
+        plans::ledger(world, &tenant.id).await;
         // Or wait half a minute.
         last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
-        Self { tenant, user_id, meter_id, occurred_at }
+        Self { tenant, user_id, meter_id, limit_id, occurred_at }
     }
 }
 
@@ -138,7 +149,7 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         occurred_at: Some(victim.occurred_at),
         reason: "Taken".into(),
     };
-    vec![
+    let cases = vec![
         case("/tenancy.v1.ApiKeyService/CreateApiKey")
             .organization(v1::CreateApiKeyRequest { api_key: Some(api_key(organization_id())), ..Default::default() }),
         case("/tenancy.v1.ApiKeyService/GetApiKey")
@@ -287,5 +298,6 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
             ),
         // Takes a permission that no tenant can hold, and names no organization.
         case("/tenancy.v1.UserService/DeactivateUser"),
-    ]
+    ];
+    cases.into_iter().chain(plans::cases(victim)).chain(quota::cases(victim)).collect()
 }

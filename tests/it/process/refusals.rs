@@ -28,7 +28,7 @@ async fn serves(place: &Place, environment: &[(&str, &str)]) {
 }
 
 /// The URL of a login by a socket, which sqlx cannot write down itself.
-fn url(options: &PgConnectOptions) -> String {
+pub(super) fn url(options: &PgConnectOptions) -> String {
     let socket = options.get_host().to_owned();
     let mut url = options.clone().host("socket").to_url_lossy();
     url.query_pairs_mut().append_pair("host", &socket);

@@ -1,0 +1,54 @@
+//! The floor: a call that does nothing, of tonic without a layer, on as many threads as the service has, which take
+//! their connections as the service's do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::stream::Empty;
+use tenancy::transport::serve::{ConnectionOptions, Threads, bind, run};
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::support::Failure;
+
+/// How its threads are named, with their number.
+pub const NAME: &str = "floor-";
+
+/// Says that all is well, and looks nothing up.
+#[derive(Debug)]
+struct Nothing;
+
+#[tonic::async_trait]
+impl Health for Nothing {
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
+    }
+
+    type WatchStream = Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("only Check"))
+    }
+}
+
+/// Serves until the process ends.
+pub fn serve(threads: usize) -> Result<SocketAddr, Failure> {
+    let listener = bind("127.0.0.1:0".parse()?)?;
+    let address = listener.local_addr()?;
+    let minute = Duration::from_mins(1);
+    let options =
+        ConnectionOptions { keepalive: minute, max_age: Duration::from_hours(1), grace: minute, max_streams: 1000 };
+    for (number, thread) in Threads::seats(threads).into_iter().enumerate() {
+        let listener = listener.try_clone()?;
+        let routes = Routes::new(HealthServer::new(Nothing)).prepare();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serving = run(listener, thread, routes, options, CancellationToken::new());
+        std::thread::Builder::new().name(format!("{NAME}{number}")).spawn(move || runtime.block_on(serving))?;
+    }
+    Ok(address)
+}

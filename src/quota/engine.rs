@@ -1,0 +1,328 @@
+//! The engine: decides from memory, and keeps its memory supplied by the ledger.
+//!
+//! A decision takes the lock of its organization's [`Book`](crate::quota::book::Book), and needs nothing else when that holds
+//! enough. Where it does not, the account is put into the queue of the [`Exchanger`], and the decision waits for the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+use tokio::sync::{OnceCell, mpsc};
+use uuid::Uuid;
+
+use crate::auth::principal::{Permitted, PermittedPlatform};
+use crate::clock::Clock;
+use crate::deadline;
+use crate::error::Error;
+use crate::ids::OrganizationId;
+use crate::model::limit::Window;
+use crate::quota::book::{Question, Verdict};
+use crate::quota::decision::{
+    AccountKey, Ask, Change, Charge, Correction, Decision, LimitView, Operation, Recorded, Subjects,
+};
+use crate::quota::desk::{Desk, Desks};
+use crate::quota::exchanger::{Exchanger, Queued};
+use crate::quota::policies::Policies;
+use crate::quota::policy::{Policy, Resolved};
+use crate::quota::rate::Tick;
+use crate::quota::slots::slot;
+use crate::repository::database::Database;
+use crate::repository::scope::Purpose;
+use crate::repository::{changes, meter, quota};
+
+/// The longest wait for the ledger.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Decides. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    policies: Policies,
+    shared: Arc<Common>,
+    signing_key: OnceCell<[u8; 32]>,
+}
+
+/// What the engine and its exchanger share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+    pub(super) desks: Desks,
+    /// This process, in the ledger: an id that no other has, and that it will never have again.
+    pub(super) replica: Uuid,
+    began: Instant,
+    queue: mpsc::UnboundedSender<Queued>,
+}
+
+impl Common {
+    /// This replica's time.
+    pub(super) fn tick(&self) -> Tick {
+        let since = self.clock.instant().saturating_duration_since(self.began);
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Puts accounts into the queue of the exchanger.
+    pub(super) fn ask(&self, desk: &Arc<Desk>, accounts: impl IntoIterator<Item = AccountKey>) {
+        self.queue(desk, accounts, false);
+    }
+
+    /// Puts accounts into the queue, each once. As many wait as there are counters at the most, hence no bound.
+    pub(super) fn queue(&self, desk: &Arc<Desk>, accounts: impl IntoIterator<Item = AccountKey>, leave: bool) {
+        for account in accounts {
+            if desk.lock().queued.insert(account) {
+                // The exchanger is gone only when the service ends.
+                let _ = self.queue.send(Queued { desk: Arc::clone(desk), account, leave });
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// An engine, and what supplies it: to be run once, beside the service. `lifetime` is how long what was granted may be
+    /// used while the database is away.
+    #[must_use]
+    pub fn new(database: Database, clock: Clock, policies: Policies, lifetime: Duration) -> (Self, Exchanger) {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let shared = Arc::new(Common {
+            database,
+            // A second before now: the time 0 is before everything.
+            began: clock.instant().checked_sub(Duration::from_secs(1)).unwrap_or_else(|| clock.instant()),
+            replica: crate::ids::v7(clock.now()),
+            clock,
+            desks: Desks::default(),
+            queue,
+        });
+        let engine = Self(Arc::new(Inner { policies, shared: Arc::clone(&shared), signing_key: OnceCell::new() }));
+        (engine, Exchanger::new(shared, queued, lifetime))
+    }
+
+    /// Decides, from memory where that knows; waits for the ledger where it does not.
+    ///
+    /// Errors: `METER_NOT_FOUND`; `DATABASE_UNAVAILABLE` when the limits of the organization are not known.
+    pub async fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Error> {
+        let Inner { policies, shared, .. } = &*self.0;
+        let known = policies.peek(ask.organization_id, shared.clock.instant());
+        let known = known.and_then(|policy| Some((policy.resolve(ask.meter, ask.subjects)?, policy)));
+        let (limits, policy) = match known {
+            Some(known) => known,
+            // Boxed, as it is rare and large.
+            None => Box::pin(self.resolve(ask)).await?,
+        };
+        let desk = shared.desks.of(ask.organization_id);
+        match self.try_decide(&desk, &policy, &limits, ask, true, false) {
+            Verdict::Decided(decision) => Ok(decision),
+            Verdict::Wait(at) => Box::pin(self.wait(&desk, ask, at)).await,
+        }
+    }
+
+    /// The limits that apply, read from the database where need be: a meter that is not known may have been created on
+    /// another replica a moment ago.
+    async fn resolve(&self, ask: &Ask<'_>) -> Result<(Vec<Resolved>, Arc<Policy>), Error> {
+        let since = self.0.shared.clock.instant();
+        let policy = self.0.policies.get(ask.organization_id).await?;
+        if let Some(limits) = policy.resolve(ask.meter, ask.subjects) {
+            return Ok((limits, policy));
+        }
+        let policy = self.0.policies.get_since(ask.organization_id, since).await?;
+        let limits =
+            policy.resolve(ask.meter, ask.subjects).ok_or_else(|| Error::not_found(meter::RESOURCE, ask.meter))?;
+        Ok((limits, policy))
+    }
+
+    fn try_decide(
+        &self,
+        desk: &Arc<Desk>,
+        policy: &Policy,
+        limits: &[Resolved],
+        ask: &Ask<'_>,
+        patient: bool,
+        again: bool,
+    ) -> Verdict {
+        let shared = &self.0.shared;
+        let mut accounts = Vec::new();
+        let question = Question { limits, as_of: policy.as_of, amount: ask.amount, mode: ask.mode, patient, again };
+        let verdict = {
+            let mut state = desk.lock();
+            state.calendar = policy.calendar;
+            // Taken under the lock: a decision that waited for it does not go by a time that has passed.
+            state.book.decide(shared.tick(), question, &mut accounts)
+        };
+        shared.ask(desk, accounts);
+        verdict
+    }
+
+    /// Errors: as [`Self::decide`].
+    async fn wait(&self, desk: &Arc<Desk>, ask: &Ask<'_>, mut at: Option<Tick>) -> Result<Decision, Error> {
+        let shared = &self.0.shared;
+        let began = shared.clock.instant();
+        let patience = deadline::remaining(began, PATIENCE).mul_f32(0.8);
+        loop {
+            let mut answered = std::pin::pin!(desk.answered.notified());
+            // From here on no answer is missed; one may have come already.
+            answered.as_mut().enable();
+            // Who waited long, or was stopped, goes by what is in force now.
+            let (limits, policy) = self.resolve(ask).await?;
+            let left = patience.saturating_sub(shared.clock.instant().saturating_duration_since(began));
+            match self.try_decide(desk, &policy, &limits, ask, !left.is_zero(), true) {
+                Verdict::Decided(decision) => return Ok(decision),
+                Verdict::Wait(next) => at = next.or(at.filter(|at| *at > shared.tick())),
+            }
+            let nap = at.map_or(left, |at| Duration::from_micros((at - shared.tick()).max(0).unsigned_abs()).min(left));
+            // Either way it is decided anew.
+            let _ = tokio::time::timeout(nap, answered).await;
+        }
+    }
+
+    /// Gives back, in memory, what a decision of this replica took a moment ago.
+    pub fn undo(&self, organization_id: OrganizationId, charges: &[Charge]) {
+        if let Some(desk) = self.0.shared.desks.find(organization_id) {
+            desk.lock().book.put_back(charges);
+        }
+    }
+
+    /// Counts what was charged as reserved until it is released, for those who look.
+    pub fn reserved(&self, organization_id: OrganizationId, charges: &[Charge], more: bool) {
+        if let Some(desk) = self.0.shared.desks.find(organization_id) {
+            desk.lock().book.reserve(charges, more);
+        }
+    }
+
+    /// Commits an operation: once, whoever repeats it on whichever replica.
+    pub async fn record(&self, organization_id: OrganizationId, operation: Operation) -> Result<Recorded, Error> {
+        let Common { database, clock, .. } = &*self.0.shared;
+        let mut scope = database.ingest([organization_id]).await?;
+        let recorded = quota::operate(&mut scope, clock.ahead(), organization_id, &operation, clock.now()).await?;
+        if recorded == Recorded::Now {
+            scope.commit().await?;
+            if let Some(desk) = self.0.shared.desks.find(organization_id) {
+                desk.lock().book.corrected(&operation.corrections);
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// What became of an operation that may have happened, on whichever replica; `None`: it did not.
+    pub async fn recall(&self, organization_id: OrganizationId, id: Uuid) -> Result<Option<Recorded>, Error> {
+        let mut scope = self.0.shared.database.ingest([organization_id]).await?;
+        quota::recall(&mut scope, organization_id, id).await
+    }
+
+    /// The corrections that give an amount back to every account that a decision would have taken it from.
+    pub async fn refund(&self, ask: &Ask<'_>) -> Result<Vec<Correction>, Error> {
+        let (limits, _) = self.resolve(ask).await?;
+        let counted = limits.into_iter().filter(|limit| {
+            limit.applied.terms.amount.is_some_and(|amount| amount > 0) && !limit.account.window.is_rate()
+        });
+        let refund =
+            |limit: Resolved| Correction { account: limit.account, slot: None, change: Change::Refund(ask.amount) };
+        Ok(counted.map(refund).collect())
+    }
+
+    /// The limits that apply, by meter, and how much of them is used: as the ledger has it now.
+    pub async fn view(
+        &self,
+        permitted: &Permitted,
+        subjects: Subjects,
+        meter: Option<&str>,
+    ) -> Result<Vec<LimitView>, Error> {
+        let organization_id = permitted.organization_id();
+        let Inner { shared, policies, .. } = &*self.0;
+        let policy = policies.get_since(organization_id, shared.clock.instant()).await?;
+        let meters = match meter {
+            Some(meter) => vec![meter],
+            None => policy.meters(),
+        };
+        let mut limits = Vec::new();
+        for meter in meters {
+            let found = policy.resolve(meter, subjects).ok_or_else(|| Error::not_found(meter::RESOURCE, meter))?;
+            limits.push(found);
+        }
+        let accounts: Vec<_> = limits.iter().flatten().map(|limit| limit.account).collect();
+        self.tell(organization_id, &accounts).await;
+        let mut scope = shared.database.tenant(permitted).await?;
+        let (now, ledger) = quota::read(&mut scope, shared.clock.ahead(), &accounts).await?;
+        drop(scope);
+        let desk = shared.desks.of(organization_id);
+        let state = desk.lock();
+        let mut views = Vec::with_capacity(accounts.len());
+        for limits in &limits {
+            let mut of_meter: Vec<LimitView> = limits
+                .iter()
+                .map(|limit| {
+                    let mut view = state.book.view(shared.tick(), limit);
+                    if let (Some(account), Some(amount)) = (ledger.get(&limit.account), limit.applied.terms.amount) {
+                        let known = account.state(limit.account.window, now);
+                        // Rates are told seldom, and over by then: what this replica knows is as true.
+                        if !limit.account.window.is_rate() {
+                            view.used = known.used;
+                        }
+                        view.remaining = amount.saturating_sub(view.used);
+                        view.overage = if limit.applied.terms.is_soft() {
+                            view.used.saturating_sub(amount)
+                        } else {
+                            known.overage
+                        };
+                        view.alerts = known.alerts;
+                        view.reset_time = known.reset.and_then(DateTime::from_timestamp_micros);
+                    } else if matches!(limit.account.window, Window::Calendar(_)) {
+                        // Nothing was used yet: the window is the calendar's.
+                        let end = slot(limit.account.window, now, policy.calendar).end;
+                        view.reset_time = DateTime::from_timestamp_micros(end);
+                    }
+                    view
+                })
+                .collect();
+            of_meter.sort_by_key(|view| view.remaining);
+            views.append(&mut of_meter);
+        }
+        Ok(views)
+    }
+
+    /// Has the ledger hear what was used of accounts here, and waits for it, though not for long.
+    async fn tell(&self, organization_id: OrganizationId, accounts: &[AccountKey]) {
+        let shared = &self.0.shared;
+        let Some(desk) = shared.desks.find(organization_id) else { return };
+        let wait = deadline::remaining(shared.clock.instant(), PATIENCE).mul_f32(0.5);
+        let told = async {
+            let mut began = None;
+            loop {
+                let mut answered = std::pin::pin!(desk.answered.notified());
+                answered.as_mut().enable();
+                let untold: Vec<_> = {
+                    let state = desk.lock();
+                    let since = *began.get_or_insert_with(|| shared.tick());
+                    accounts.iter().filter(|account| !state.book.is_told(account, since)).copied().collect()
+                };
+                if untold.is_empty() {
+                    return;
+                }
+                shared.ask(&desk, untold);
+                answered.await;
+            }
+        };
+        // What is not told in time is not in the figures.
+        let _ = tokio::time::timeout(wait, told).await;
+    }
+
+    /// What reservations are signed with, the same on every replica.
+    pub async fn signing_key(&self) -> Result<[u8; 32], Error> {
+        let read = || async {
+            let permitted = PermittedPlatform::system("quota");
+            let mut scope = self.0.shared.database.platform(&permitted, Purpose::SigningKeys).await?;
+            quota::signing_key(&mut scope).await
+        };
+        self.0.signing_key.get_or_try_init(read).await.copied()
+    }
+
+    /// Forgets what a change made untrue. Its counters learn of it with the next decision.
+    pub fn apply(&self, change: &changes::Change) {
+        self.0.policies.apply(change);
+    }
+
+    /// Forgets all policies, as when the change log could not be followed.
+    pub fn forget_all(&self) {
+        self.0.policies.forget_all();
+    }
+}

@@ -1,0 +1,22 @@
+//! Quotas: decisions in memory that are exact over all replicas.
+//!
+//! Pure, and simulated: `slots` (windows), `ledger` (what was granted to whom), `rate` and `counter` (what this replica holds),
+//! `policy` (what is in force), `book` (decisions over several counters). With I/O: `policies`, `desk`, `engine`, `exchanger`.
+//! README, "How exactness holds", has the argument in short.
+
+pub mod book;
+pub mod counter;
+pub mod decision;
+pub mod desk;
+pub mod engine;
+pub mod exchanger;
+pub mod ledger;
+pub mod operations;
+pub mod policies;
+pub mod policy;
+pub mod rate;
+pub mod reservation;
+pub mod reserved;
+#[cfg(test)]
+mod simulation;
+pub mod slots;

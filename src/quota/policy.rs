@@ -1,0 +1,174 @@
+//! What is in force in one organization: the limits of its plan and its own, by meter. Pure.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::ids::{MeterId, OrganizationId};
+use crate::model::limit::{Enforcement, Maker, Rule, SubjectKind, Window};
+use crate::model::meter::Meter;
+use crate::model::plan::PolicyRows;
+use crate::quota::decision::{AccountKey, Applied, Source, Subjects};
+use crate::quota::slots::{Calendar, LedgerTime};
+
+/// What is in force in an organization.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    organization_id: OrganizationId,
+    /// By the keys of the meters.
+    meters: HashMap<Arc<str>, Vec<Group>>,
+    /// In which its windows turn.
+    pub calendar: Calendar,
+    /// When it was read from the database.
+    pub as_of: LedgerTime,
+}
+
+/// The limits of one meter, kind of subject and window: they share an account.
+#[derive(Clone, Debug)]
+struct Group {
+    meter_id: MeterId,
+    subject_kind: SubjectKind,
+    window: Window,
+    plan: Option<Arc<Applied>>,
+    platform: Makers,
+    organization: Makers,
+}
+
+/// The limits that one maker made.
+#[derive(Clone, Debug, Default)]
+struct Makers {
+    each: Option<Arc<Applied>>,
+    exact: HashMap<Uuid, Arc<Applied>>,
+}
+
+impl Makers {
+    fn of(&self, subject_id: Uuid) -> Option<&Arc<Applied>> {
+        // Most have none, and a hash of nothing is a hash.
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(&subject_id) };
+        exact.or(self.each.as_ref())
+    }
+}
+
+/// A limit that applies to a question, and the account that it is about.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Resolved {
+    pub account: AccountKey,
+    pub applied: Arc<Applied>,
+}
+
+impl Policy {
+    /// What the rows say of the meters that count for the organization.
+    #[must_use]
+    pub fn new(organization_id: OrganizationId, rows: &PolicyRows, meters: &[Arc<Meter>]) -> Self {
+        let mut by_id: HashMap<MeterId, (Arc<str>, Vec<Group>)> =
+            meters.iter().map(|meter| (meter.meter_id, (Arc::from(meter.key.as_str()), Vec::new()))).collect();
+        let mut put = |limit_id, source, subject_id: Option<Uuid>, rule: &Rule| {
+            // A limit on a meter that does not count here, as the organization's own has its key, says nothing.
+            let Some((meter, groups)) = by_id.get_mut(&rule.meter_id) else { return };
+            let Rule { meter_id, subject_kind, window, terms } = rule.clone();
+            let meter = Arc::clone(meter);
+            let applied = Arc::new(Applied { limit_id, source, meter, meter_id, subject_kind, window, terms });
+            let place = groups.iter().position(|group| group.subject_kind == subject_kind && group.window == window);
+            let place = place.unwrap_or_else(|| {
+                groups.push(Group {
+                    meter_id,
+                    subject_kind,
+                    window,
+                    plan: None,
+                    platform: Makers::default(),
+                    organization: Makers::default(),
+                });
+                groups.len() - 1
+            });
+            let group = &mut groups[place];
+            let makers = match source {
+                Source::Plan => {
+                    group.plan = Some(applied);
+                    return;
+                }
+                Source::Limit(Maker::Platform) => &mut group.platform,
+                Source::Limit(Maker::Organization) => &mut group.organization,
+            };
+            match subject_id {
+                Some(subject_id) => {
+                    makers.exact.insert(subject_id, applied);
+                }
+                None => makers.each = Some(applied),
+            }
+        };
+        for limit in &rows.plan_limits {
+            put(limit.limit_id, Source::Plan, None, &limit.rule);
+        }
+        for limit in &rows.limits {
+            put(limit.limit_id, Source::Limit(limit.maker), limit.subject_id, &limit.rule);
+        }
+        Self {
+            organization_id,
+            meters: by_id.into_values().collect(),
+            calendar: Calendar { zone: rows.time_zone, anchor_day: rows.billing_anchor_day },
+            as_of: rows.as_of.timestamp_micros(),
+        }
+    }
+
+    /// The limits that apply to a meter and who asks; `None` when no such meter counts for the organization.
+    #[must_use]
+    pub fn resolve(&self, meter: &str, subjects: Subjects) -> Option<Vec<Resolved>> {
+        let groups = self.meters.get(meter)?;
+        Some(groups.iter().filter_map(|group| group.resolve(self.organization_id, subjects)).collect())
+    }
+
+    /// The meters, by key.
+    #[must_use]
+    pub fn meters(&self) -> Vec<&str> {
+        let mut meters: Vec<&str> = self.meters.keys().map(|meter| &**meter).collect();
+        meters.sort_unstable();
+        meters
+    }
+
+    /// The limit that an account has now; `None` where there is none any more.
+    #[must_use]
+    pub fn applied(&self, meter: &str, account: &AccountKey) -> Option<Arc<Applied>> {
+        let groups = self.meters.get(meter)?;
+        let group = groups.iter().find(|group| {
+            group.meter_id == account.meter_id
+                && group.subject_kind == account.subject_kind
+                && group.window == account.window
+        })?;
+        group.in_force(account.subject_id).cloned()
+    }
+}
+
+impl Group {
+    fn resolve(&self, organization_id: OrganizationId, subjects: Subjects) -> Option<Resolved> {
+        let subject_id = match self.subject_kind {
+            SubjectKind::Organization => Some(organization_id.uuid()),
+            SubjectKind::Team => subjects.team,
+            SubjectKind::User => subjects.user,
+            SubjectKind::ApiKey => subjects.api_key,
+        }?;
+        let account =
+            AccountKey { subject_kind: self.subject_kind, subject_id, meter_id: self.meter_id, window: self.window };
+        Some(Resolved { account, applied: Arc::clone(self.in_force(subject_id)?) })
+    }
+
+    /// The platform's limit for the subject before that for each, before the plan's; the organization's own in addition. Of
+    /// two that hold for one account, the one that denies earlier: one that denies at all, then the smaller.
+    fn in_force(&self, subject_id: Uuid) -> Option<&Arc<Applied>> {
+        let granted = self.platform.of(subject_id).or(self.plan.as_ref());
+        let own = self.organization.of(subject_id);
+        match (granted, own) {
+            (Some(granted), Some(own)) => Some(if order(own) < order(granted) { own } else { granted }),
+            (granted, own) => granted.or(own),
+        }
+    }
+}
+
+fn order(applied: &Applied) -> (bool, u64) {
+    let terms = &applied.terms;
+    (terms.shadow || terms.enforcement == Enforcement::Soft, terms.amount.unwrap_or(u64::MAX))
+}

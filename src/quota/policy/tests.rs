@@ -1,0 +1,122 @@
+//! Which limit is in force.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::Policy;
+use crate::ids::{LimitId, MeterId, OrganizationId};
+use crate::model::limit::{Enforcement, Limit, Maker, Rule, SubjectKind, Terms, Unit, Window};
+use crate::model::meter::{Aggregation, Measure, Meter, Profile};
+use crate::model::plan::{PlanLimit, PolicyRows};
+use crate::quota::decision::{Source, Subjects};
+
+const KEY: Uuid = Uuid::from_u128(7);
+
+fn terms(amount: Option<u64>) -> Terms {
+    Terms {
+        amount,
+        burst: 0,
+        enforcement: Enforcement::Hard,
+        shadow: false,
+        fallback: None,
+        alert_percents: Vec::new(),
+    }
+}
+
+fn rule(terms: Terms) -> Rule {
+    let window = Window::Calendar(Unit::Day);
+    Rule { meter_id: MeterId::from(Uuid::from_u128(1)), subject_kind: SubjectKind::ApiKey, window, terms }
+}
+
+fn made(maker: Maker, subject_id: Option<Uuid>, terms: Terms) -> Limit {
+    Limit {
+        organization_id: OrganizationId::from(Uuid::from_u128(2)),
+        limit_id: LimitId::from(Uuid::from_u128(3)),
+        maker,
+        subject_id,
+        rule: rule(terms),
+        revision: 1,
+        create_time: DateTime::<Utc>::UNIX_EPOCH,
+        update_time: DateTime::<Utc>::UNIX_EPOCH,
+    }
+}
+
+/// With a plan's limit of 10, and the given ones.
+fn policy(limits: Vec<Limit>) -> Policy {
+    let meter = Meter {
+        organization_id: None,
+        meter_id: MeterId::from(Uuid::from_u128(1)),
+        key: "requests".to_owned(),
+        profile: Profile { display_name: String::new(), description: String::new(), unit: String::new() },
+        measure: Measure {
+            aggregation: Aggregation::Count,
+            value_property: None,
+            group_by: Vec::new(),
+            filter: Vec::new(),
+        },
+        archive_time: None,
+        revision: 1,
+        create_time: DateTime::<Utc>::UNIX_EPOCH,
+        update_time: DateTime::<Utc>::UNIX_EPOCH,
+    };
+    let rows = PolicyRows {
+        plan: "free".to_owned(),
+        plan_version: 1,
+        plan_limits: vec![PlanLimit { limit_id: LimitId::from(Uuid::from_u128(4)), rule: rule(terms(Some(10))) }],
+        limits,
+        time_zone: chrono_tz::UTC,
+        billing_anchor_day: 1,
+        as_of: DateTime::<Utc>::UNIX_EPOCH,
+    };
+    Policy::new(OrganizationId::from(Uuid::from_u128(2)), &rows, &[Arc::new(meter)])
+}
+
+/// What is in force for the key.
+fn in_force(limits: Vec<Limit>) -> (Option<u64>, Source) {
+    let subjects = Subjects { api_key: Some(KEY), ..Subjects::default() };
+    let resolved = policy(limits).resolve("requests", subjects).unwrap();
+    assert_eq!((resolved.len(), resolved[0].account.subject_id), (1, KEY));
+    (resolved[0].applied.terms.amount, resolved[0].applied.source)
+}
+
+#[test]
+fn the_platform_goes_before_the_plan_and_the_exact_before_each() {
+    let platform = Source::Limit(Maker::Platform);
+    let each = || made(Maker::Platform, None, terms(Some(20)));
+    let exact = || made(Maker::Platform, Some(KEY), terms(Some(30)));
+    let of_another = made(Maker::Platform, Some(Uuid::from_u128(8)), terms(Some(1)));
+    assert_eq!(in_force(vec![]), (Some(10), Source::Plan));
+    assert_eq!(in_force(vec![of_another]), (Some(10), Source::Plan));
+    assert_eq!(in_force(vec![each()]), (Some(20), platform));
+    assert_eq!(in_force(vec![exact(), each()]), (Some(30), platform));
+    assert_eq!(in_force(vec![made(Maker::Platform, None, terms(None))]), (None, platform), "without a limit");
+}
+
+#[test]
+fn the_organization_can_only_tighten() {
+    let own = |amount| made(Maker::Organization, None, terms(Some(amount)));
+    assert_eq!(in_force(vec![own(5)]), (Some(5), Source::Limit(Maker::Organization)));
+    assert_eq!(in_force(vec![own(50)]), (Some(10), Source::Plan));
+    let unlimited = made(Maker::Platform, Some(KEY), terms(None));
+    assert_eq!(in_force(vec![unlimited, own(50)]), (Some(50), Source::Limit(Maker::Organization)));
+}
+
+#[test]
+fn what_denies_goes_before_what_only_counts() {
+    let soft = Terms { enforcement: Enforcement::Soft, ..terms(Some(1)) };
+    let shadow = Terms { shadow: true, ..terms(Some(1)) };
+    assert_eq!(in_force(vec![made(Maker::Organization, None, soft.clone())]), (Some(10), Source::Plan));
+    assert_eq!(in_force(vec![made(Maker::Organization, None, shadow)]), (Some(10), Source::Plan));
+    let own = made(Maker::Organization, None, terms(Some(50)));
+    let replaced = made(Maker::Platform, None, soft);
+    assert_eq!(in_force(vec![replaced, own]), (Some(50), Source::Limit(Maker::Organization)));
+}
+
+#[test]
+fn limits_of_subjects_that_do_not_ask_do_not_apply() {
+    let policy = policy(vec![]);
+    assert!(policy.resolve("requests", Subjects::default()).unwrap().is_empty());
+    assert!(policy.resolve("others", Subjects::default()).is_none());
+}
