@@ -166,32 +166,42 @@ async fn take_turn(shared: &Common, lifetime: Lifetime, turn: Vec<Queued>) {
     }
 }
 
+/// Exchanges in one transaction; where that fails for what is in the rows, in halves, until the fault is alone: accounts of
+/// others do not suffer from it.
 async fn exchange(shared: &Common, lifetime: Lifetime, sent: Tick, asked: Vec<Asked>) {
-    let began = shared.clock.instant();
-    let (desks, exchanges): (Vec<_>, Vec<_>) = asked.into_iter().map(|asked| (asked.desk, asked.exchange)).unzip();
-    let outcome = if shared.database.is_reachable() {
-        tokio::select! {
-            outcome = transact(shared, lifetime, &exchanges) => outcome,
-            () = shared.database.unreachable() => Err(unreachable()),
-            () = tokio::time::sleep(LONGEST) => Err(unreachable()),
-        }
-    } else {
-        Err(unreachable())
-    };
-    metrics::histogram!("tenancy_quota_exchange_seconds")
-        .record(shared.clock.instant().saturating_duration_since(began));
-    match outcome {
-        Ok((ledger, answers)) => {
-            for ((desk, exchange), answer) in desks.iter().zip(&exchanges).zip(&answers) {
-                hand_out(shared, desk, exchange, (sent, ledger), answer);
+    let mut parts = vec![asked];
+    while let Some(mut asked) = parts.pop() {
+        let began = shared.clock.instant();
+        let exchanges: Vec<_> = asked.iter().map(|asked| asked.exchange.clone()).collect();
+        let outcome = if shared.database.is_reachable() {
+            tokio::select! {
+                outcome = transact(shared, lifetime, &exchanges) => outcome,
+                () = shared.database.unreachable() => Err(unreachable()),
+                () = tokio::time::sleep(LONGEST) => Err(unreachable()),
             }
-        }
-        Err(error) => {
-            tracing::warn!(%error, accounts = exchanges.len(), "the ledger of quotas did not answer");
-            metrics::counter!("tenancy_quota_failed_exchanges_total").increment(1);
-            for (desk, exchange) in desks.iter().zip(&exchanges) {
-                desk.lock().book.failed(&exchange.key.1, shared.tick());
-                desk.answered.notify_waiters();
+        } else {
+            Err(unreachable())
+        };
+        metrics::histogram!("tenancy_quota_exchange_seconds")
+            .record(shared.clock.instant().saturating_duration_since(began));
+        match outcome {
+            Ok((ledger, answers)) => {
+                for (asked, answer) in asked.iter().zip(&answers) {
+                    hand_out(shared, &asked.desk, &asked.exchange, (sent, ledger), answer);
+                }
+            }
+            Err(Error::Internal(error)) if asked.len() > 1 => {
+                tracing::warn!(%error, accounts = asked.len(), "an exchange with the ledger of quotas failed; halving it");
+                let second = asked.split_off(asked.len() / 2);
+                parts.extend([second, asked]);
+            }
+            Err(error) => {
+                tracing::warn!(%error, accounts = asked.len(), "the ledger of quotas did not answer");
+                metrics::counter!("tenancy_quota_failed_exchanges_total").increment(1);
+                for Asked { desk, exchange } in asked {
+                    desk.lock().book.failed(&exchange.key.1, shared.tick());
+                    desk.answered.notify_waiters();
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Windows as the ledger sees them: slots, one after the other. A calendar window is one slot; a rolling one is several,
 //! of which all count that end within the length of the window; a lifetime is a single one. Pure.
 
-use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, TimeDelta, Timelike as _, Utc, Weekday};
+use std::ops::Range;
+
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, TimeDelta, Timelike as _, Utc};
 use chrono_tz::Tz;
 
-use crate::metering::buckets::first_instant;
+use crate::metering::buckets::{self, first_instant};
 use crate::model::limit::{Unit, Window};
 
 /// Microseconds of the database's clock since 1970.
@@ -103,14 +105,8 @@ fn turns(unit: Unit, now: LedgerTime, calendar: Calendar) -> Option<Slot> {
             let length = if unit == Unit::Hour { TimeDelta::hours(1) } else { TimeDelta::minutes(1) };
             (start, start.checked_add_signed(length)?)
         }
-        // Where a zone skips a whole day, midnight comes with the next one.
-        Unit::Day => {
-            (midnight(date)?, later(time, (1..=3).map(|days| midnight(date.checked_add_days(Days::new(days))?)))?)
-        }
-        Unit::Week => {
-            let monday = date.week(Weekday::Mon).first_day();
-            (midnight(monday)?, midnight(monday.checked_add_days(Days::new(7))?)?)
-        }
+        Unit::Day => whole(buckets::around(time, buckets::Unit::Day, calendar.zone)?),
+        Unit::Week => whole(buckets::around(time, buckets::Unit::Week, calendar.zone)?),
         Unit::Month => {
             let this = anchor(date, calendar.anchor_day)?;
             let first = date.with_day(1)?;
@@ -125,9 +121,8 @@ fn turns(unit: Unit, now: LedgerTime, calendar: Calendar) -> Option<Slot> {
     Some(Slot { start: start.timestamp_micros(), end: end.timestamp_micros() })
 }
 
-/// The first of the times that is after the given one.
-fn later(than: DateTime<Utc>, times: impl Iterator<Item = Option<DateTime<Utc>>>) -> Option<DateTime<Utc>> {
-    times.flatten().find(|time| *time > than)
+fn whole(bucket: Range<DateTime<Utc>>) -> (DateTime<Utc>, DateTime<Utc>) {
+    (bucket.start, bucket.end)
 }
 
 /// The day of the month in which months turn.

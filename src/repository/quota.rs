@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::model::limit::{SubjectKind, Window};
 use crate::quota::decision::{AccountKey, Operation, Recorded};
-use crate::quota::ledger::{Account, Answer, Lifetime, Request, is_short};
+use crate::quota::ledger::{Account, Answer, Lifetime, Request, is_short, others_have};
 use crate::quota::slots::{Calendar, LedgerTime, slot};
 use crate::repository::database::Database;
 use crate::repository::scope::{IngestScope, PlatformScope, TenantScope};
@@ -81,7 +81,7 @@ pub async fn exchange(
         let window = key.1.window;
         let account = locked.accounts.get_mut(key).ok_or_else(|| Error::internal("an account that was not locked"))?;
         let answer = account.exchange(window, now, slot(window, now, *calendar), lifetime, request);
-        if is_short(request, &answer) && answer.unspent > 0 {
+        if is_short(request, &answer) && others_have(window, request, &answer) {
             recalled.push(name(key));
         }
         answers.push(answer);

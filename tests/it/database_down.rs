@@ -5,16 +5,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
-use tenancy::repository::embedded::{self, Embedded};
-use tenancy::repository::migrate;
+use tenancy::repository::embedded::Embedded;
 use tokio::task::block_in_place;
 use tonic::Code;
 use tonic_health::ServingStatus;
 
 use crate::embedded::support;
-use crate::harness::{Cloned, Expect, Load, Target, World, admin, eventually, taken_apart, unavailable, verify};
+use crate::harness::{Expect, Load, Target, World, admin, eventually, taken_apart, unavailable, verify};
 use crate::transport::health;
 
 /// What the rounds of the tests that kill are drawn from; set it to repeat a run.
@@ -31,20 +29,7 @@ struct Outage {
 
 impl Outage {
     async fn prepare() -> Self {
-        let directory = support::directory();
-        let mut options = support::options(directory.path());
-        options.settings = vec![("max_connections".into(), "50".into())];
-        let postgres = block_in_place(|| embedded::start(&options)).unwrap();
-        let superuser = PgConnectOptions::new_without_pgpass()
-            .host(&postgres.socket_dir().to_string_lossy())
-            .port(postgres.port())
-            .username(postgres.superuser())
-            .password(postgres.superuser_password());
-        let provision = migrate::provision(&superuser, postgres.superuser_password()).await.unwrap();
-        let database = Cloned {
-            service: provision.service,
-            superuser: PgPoolOptions::new().max_connections(2).connect_lazy_with(superuser.database("tenancy")),
-        };
+        let (directory, postgres, database) = support::provisioned(50).await;
         let world = World::on(database, &[]).await;
         let target = Target::new(world.running.grpc, world.operator_key()).await;
         Self { world, target, postgres, _directory: directory }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Counter, Holding, Quiet, Slice};
 use crate::model::limit::Window;
-use crate::quota::ledger::{Answer, Lease, Request, Terms, is_short};
+use crate::quota::ledger::{Answer, Lease, Request, Terms, is_short, others_have};
 use crate::quota::rate::{Rate, Tick};
 use crate::quota::slots::{LedgerTime, SECOND, length};
 
@@ -23,7 +23,7 @@ const MARGIN: i64 = SECOND / 500;
 /// What follows from an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Consequence {
-    /// Others are to hand back what they do not use.
+    /// It waits for what others hand back: the ledger has them asked, by the same rule.
     pub recall: bool,
     /// The ledger is to be asked once more.
     pub again: bool,
@@ -60,14 +60,7 @@ impl Counter {
         let mut request = Request {
             replica,
             sequence: self.sequence,
-            slot: None,
-            held: 0,
-            used: 0,
-            tokens: 0,
-            closing: false,
             leaving: self.is_leaving,
-            wanted: 0,
-            need: 0,
             terms: Terms {
                 amount: bounds.amount,
                 burst: bounds.burst,
@@ -75,6 +68,7 @@ impl Counter {
                 alert_percents: terms.alert_percents.clone(),
                 as_of: self.as_of,
             },
+            ..Request::default()
         };
         match &mut self.holding {
             Holding::Slice(slice) => {
@@ -164,8 +158,6 @@ impl Counter {
             return consequence;
         }
         consequence.again = lease.fair < lease.held && self.release(now, lease.fair);
-        // As much as the others leave to it: asking them back would bring it no more.
-        let is_fair = lease.fair <= lease.held.min(request.held) && matches!(self.holding, Holding::Rate(_));
         let missing = match &self.holding {
             Holding::Slice(_) => is_short(request, answer),
             // More of a share is not yet more to use.
@@ -185,8 +177,7 @@ impl Counter {
         } else if now >= self.usable_until {
             // The slot ends before what it grants could be used: the next one is about to begin.
             (self.quiet, self.quiet_until) = (Quiet::Soon, now + MARGIN);
-        } else if answer.unspent == 0
-            || is_fair
+        } else if !others_have(self.applied.window, request, answer)
             || (self.recalling_since > 0 && (PATIENCE..=SECOND).contains(&(now - self.recalling_since)))
         {
             (self.quiet, self.quiet_until, self.recalling_since) = (Quiet::Dry(self.missing), now + DRY, 0);

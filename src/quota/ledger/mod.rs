@@ -33,7 +33,7 @@ pub struct Lifetime(pub i64);
 const MEMORY: i64 = 60 * SECOND;
 
 /// What a replica says of an account, and asks of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Request {
     /// Who: one id a process, never used again.
     pub replica: Uuid,
@@ -114,6 +114,13 @@ pub fn is_short(request: &Request, answer: &Answer) -> bool {
     // What is held in a new slot is all new; of a rate the whole share is meant.
     let is_same = request.slot == Some(lease.slot.start);
     lease.held.saturating_sub(if is_same { request.held } else { 0 }) < request.need
+}
+
+/// Whether others have what may be asked back: of a rate, only where it would be fair to have more.
+#[must_use]
+pub fn others_have(window: Window, request: &Request, answer: &Answer) -> bool {
+    let is_fair = |lease: Lease| window.is_rate() && lease.fair <= lease.held.min(request.held);
+    answer.unspent > 0 && !answer.lease.is_some_and(is_fair)
 }
 
 /// What a replica holds.

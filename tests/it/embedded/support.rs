@@ -10,14 +10,35 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
 use tenancy::repository::embedded::{Embedded, Options, start};
+use tenancy::repository::migrate;
+use tokio::task::block_in_place;
+
+use crate::harness::Cloned;
 
 /// A directory that Postgres' user can pass through.
 pub fn directory() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
     dir
+}
+
+/// A Postgres for a service, with the schema in it, that a test may kill: its directory, itself, and its logins.
+pub async fn provisioned(connections: u32) -> (TempDir, Embedded, Cloned) {
+    let directory = directory();
+    let settings = vec![("max_connections".to_owned(), connections.to_string())];
+    let options = Options { settings, ..options(directory.path()) };
+    let postgres = block_in_place(|| start(&options)).unwrap();
+    let superuser = PgConnectOptions::new_without_pgpass()
+        .host(&postgres.socket_dir().to_string_lossy())
+        .port(postgres.port())
+        .username(postgres.superuser())
+        .password(postgres.superuser_password());
+    let provision = migrate::provision(&superuser, postgres.superuser_password()).await.unwrap();
+    let superuser = PgPoolOptions::new().max_connections(2).connect_lazy_with(superuser.database("tenancy"));
+    (directory, postgres, Cloned { service: provision.service, superuser })
 }
 
 /// A server that needs few resources.

@@ -17,11 +17,9 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
 use tenancy::proto::v1;
-use tenancy::repository::embedded::{self, Embedded};
-use tenancy::repository::migrate;
+use tenancy::repository::embedded::Embedded;
 use tokio::task::{JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -82,20 +80,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let directory = support::directory();
-        let mut options = support::options(directory.path());
-        options.settings = vec![("max_connections".into(), "120".into())];
-        let postgres = block_in_place(|| embedded::start(&options)).unwrap();
-        let superuser = PgConnectOptions::new_without_pgpass()
-            .host(&postgres.socket_dir().to_string_lossy())
-            .port(postgres.port())
-            .username(postgres.superuser())
-            .password(postgres.superuser_password());
-        let provision = migrate::provision(&superuser, postgres.superuser_password()).await.unwrap();
+        let (directory, postgres, database) = support::provisioned(120).await;
         let mut cluster = Self {
             replicas: (0..REPLICAS).map(|_| (Place::new(), None)).collect(),
-            database_url: url(&provision.service),
-            superuser: PgPoolOptions::new().max_connections(1).connect_lazy_with(superuser.database("tenancy")),
+            database_url: url(&database.service),
+            superuser: database.superuser,
             postgres,
             _directory: directory,
         };

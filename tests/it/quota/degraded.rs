@@ -4,7 +4,7 @@
 use tenancy::proto::v1;
 
 use crate::harness::{Client, Tenant, World, admin, eventually};
-use crate::quota::asks::{limit, monthly};
+use crate::quota::asks::{limit, monthly, monthly_of_key};
 use crate::quota::support;
 use crate::usage::support::create_meter;
 
@@ -149,5 +149,48 @@ async fn what_replicas_use_meanwhile_is_granted_to_nobody_else() {
         }
         assert_eq!(admitted, 200, "{meter}");
         assert_eq!(used(&clients[0], meter).await, 200, "{meter}: as is told by all");
+    }
+}
+
+/// Somebody's key, of which nothing is known yet.
+fn of_key(number: u128, amount: i64) -> v1::ConsumeQuotaRequest {
+    let api_key_id = uuid::Uuid::from_u128(number + 1).to_string();
+    let subject = Some(v1::QuotaSubject { api_key_id, ..Default::default() });
+    v1::ConsumeQuotaRequest { subject, meter: "calls".into(), amount, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_that_cannot_be_read_fail_for_themselves() {
+    let world = World::start().await;
+    let (broken, sound) = (world.tenant("broken").await, world.tenant("sound").await);
+    for tenant in [&broken, &sound] {
+        create_meter(&tenant.client, "calls", v1::MeterAggregation::Sum).await;
+        limit(&world, tenant, monthly_of_key(10)).await;
+    }
+    for number in 0..20 {
+        let reply = broken.client.quotas().consume_quota(of_key(number, 1)).await.unwrap().into_inner();
+        assert!(reply.decision.unwrap().allowed);
+    }
+    sqlx::query("UPDATE tenancy.quota_accounts SET state = '{}' WHERE organization_id = $1::uuid")
+        .bind(&broken.id)
+        .execute(&world.database.superuser)
+        .await
+        .unwrap();
+
+    // A replica that holds nothing has to ask about all of them, many in one transaction.
+    let replica = World::on(world.database.clone(), &[]).await;
+    let mut asks = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let whose = if number % 5 == 0 { &broken } else { &sound };
+        let (client, is_sound) = (replica.client(&whose.key), number % 5 != 0);
+        asks.spawn(async move {
+            let request = of_key(number / 5 + if is_sound { number * 100 } else { 0 }, 1);
+            let decision = client.quotas().consume_quota(request).await.unwrap().into_inner().decision.unwrap();
+            (is_sound, decision.allowed, decision.reason)
+        });
+    }
+    for (is_sound, allowed, reason) in asks.join_all().await {
+        let expected = if is_sound { "" } else { "LEDGER_UNAVAILABLE" };
+        assert_eq!((allowed, reason.as_str()), (is_sound, expected));
     }
 }

@@ -16,15 +16,8 @@ fn request(replica: u128, sequence: u64, amount: u64) -> Request {
     Request {
         replica: Uuid::from_u128(replica),
         sequence,
-        slot: None,
-        held: 0,
-        used: 0,
-        tokens: 0,
-        closing: false,
-        leaving: false,
-        wanted: 0,
-        need: 0,
         terms: Terms { amount, hard: true, as_of: 1, ..Terms::default() },
+        ..Request::default()
     }
 }
 
