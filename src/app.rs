@@ -1,15 +1,17 @@
 //! Composes pools, caches, services and workers; starts them in order and drains them in the reverse one.
 
+mod parts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::app::parts::Parts;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::directory::Directory;
 use crate::auth::gate::Gate;
@@ -24,14 +26,20 @@ use crate::error::Error;
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::{Accepted, Recorder};
 use crate::metering::writer::{Writer, WriterOptions};
+use crate::quota::decisions::Decisions;
 use crate::quota::engine::Engine;
 use crate::quota::policies::Policies;
+use crate::quota::rules::Rules;
 use crate::repository::database::{Database, DatabaseOptions};
 use crate::repository::migrate::{self, Unfit};
 use crate::service::{self, Ingredients, Shared};
+use crate::sidecar;
+use crate::sidecar::access_log::Deliveries;
+use crate::sidecar::pending::Pending;
 use crate::transport::admin::{self, Admin};
 use crate::transport::layers::{self, LayerOptions};
 use crate::transport::serve::{self, ConnectionOptions};
+use crate::transport::tls::{Tls, TlsError, TlsFiles};
 use crate::worker::changes::{Caches, Follower};
 use crate::worker::upkeep::{self, UpkeepOptions};
 use crate::worker::{health, last_used as last_uses};
@@ -56,6 +64,9 @@ pub enum AppError {
     /// A thread or a generator that the system refused, or argon2 parameters that are out of range.
     #[error("cannot start: {0}")]
     Start(String),
+    /// Certificates that are not there, or not good.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A part ended that should have gone on.
     #[error("{part} stopped by itself: {why}")]
     Stopped {
@@ -77,6 +88,8 @@ pub struct Running {
     pub database: Database,
     /// The uses of keys that are not written yet.
     pub last_used: Arc<LastUsed>,
+    /// The requests of sidecars whose access log has not come.
+    pub pending: Pending,
     stop: CancellationToken,
     supervisor: JoinHandle<Result<(), AppError>>,
     /// Ends the serving threads, which no runtime takes down with it, when this is dropped without a stop.
@@ -105,12 +118,11 @@ pub async fn start(
     clock: Clock,
     metrics: PrometheusHandle,
 ) -> Result<Running, AppError> {
+    let (tls, certificates) = tls_files(config).map(TlsFiles::open).transpose()?.unzip();
     let database = Database::new(database, clock.clone());
     wait_until_fit(&database, config.startup_wait).await?;
-    let upkeep_options = UpkeepOptions {
-        accepted_age: calendar(config.usage_accepted_age),
-        retention: calendar(config.usage_retention),
-    };
+    let upkeep_options =
+        UpkeepOptions { accepted_age: accepted(config).age, retention: calendar(config.usage_retention) };
     upkeep::ensure_partitions(&database, &clock, upkeep_options, config.startup_wait).await?;
 
     let directory = Arc::new(Directory::new(database.clone(), clock.clone(), config.cache_lifetime));
@@ -118,67 +130,77 @@ pub async fn start(
     let authenticator = Arc::new(Authenticator::new(keys, Arc::clone(&directory), database.clone(), clock.clone()));
     let last_used = Arc::new(LastUsed::default());
     let shared = Shared { database: database.clone(), gate: Gate::new(Arc::clone(&directory)), clock: clock.clone() };
-    let (reporter, health_service) = tonic_health::server::health_reporter();
     let catalog = Arc::new(Catalog::new(database.clone(), clock.clone(), config.cache_lifetime));
     let (writer, writer_task) = Writer::new(database.clone(), clock.clone(), WriterOptions::default());
-    let accepted = Accepted { age: calendar(config.usage_accepted_age), ahead: calendar(config.usage_accepted_ahead) };
-    let recorder = Recorder::new(Arc::clone(&catalog), writer, clock.clone(), accepted);
+    let recorder = Recorder::new(Arc::clone(&catalog), writer, clock.clone(), accepted(config));
     let policies = Policies::new(database.clone(), clock.clone(), Arc::clone(&catalog), config.cache_lifetime);
     let (engine, exchanger) = Engine::new(database.clone(), clock.clone(), policies, config.cache_lifetime);
+    let decisions = Decisions::new(engine.clone(), clock.clone());
+    let pending = Pending::new(recorder.clone(), clock.clone());
+    let deliveries = Deliveries::new(config.access_log_patience);
+    let rules = Arc::new(Rules::new(database.clone(), clock.clone(), config.cache_lifetime));
+    let sidecars = sidecar::Ingredients {
+        shared: shared.clone(),
+        authenticator: Arc::clone(&authenticator),
+        last_used: Arc::clone(&last_used),
+        decisions: decisions.clone(),
+        recorder: recorder.clone(),
+        credential_headers: config.sidecar_credential_headers.clone().into(),
+        pending: pending.clone(),
+        deliveries: deliveries.clone(),
+        rules: Arc::clone(&rules),
+    };
     let ingredients = Ingredients {
         shared,
         authenticator: Arc::clone(&authenticator),
         last_used: Arc::clone(&last_used),
         catalog: Arc::clone(&catalog),
         recorder,
-        engine: engine.clone(),
+        decisions: decisions.clone(),
         usage_retention: upkeep_options.retention,
         purge_after: calendar(config.purge_after),
     };
-    let routes = service::routes(ingredients, health_service).map_err(|error| AppError::Start(error.to_string()))?;
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let mut routes =
+        service::routes(ingredients, health_service).map_err(|error| AppError::Start(error.to_string()))?;
+    sidecar::mount(&mut routes, sidecars);
+    // Prepared: otherwise the router does that again for every request.
+    let routes = routes.routes().prepare();
     let authenticate = Authenticate {
         authenticator: Arc::clone(&authenticator),
         last_used: Arc::clone(&last_used),
+        workloads: config.sidecar_spiffe_ids.clone(),
         clock: clock.clone(),
     };
-    let layer_options = LayerOptions {
-        longest_request: config.request_timeout,
-        requests_in_flight: usize::try_from(config.requests_in_flight).unwrap_or(usize::MAX),
-        streams: usize::try_from(config.streams).unwrap_or(usize::MAX),
-    };
-    let service = layers::around(routes, authenticate, layer_options, &clock);
+    let service = layers::around(routes, authenticate, layer_options(config), &clock);
 
-    let grpc = serve::bind(config.listen).map_err(|source| AppError::Listen { address: config.listen, source })?;
-    let admin_listener = TcpListener::bind(config.admin_listen)
-        .await
-        .map_err(|source| AppError::Listen { address: config.admin_listen, source })?;
-    let address = |address: std::io::Result<SocketAddr>| address.map_err(|error| AppError::Start(error.to_string()));
-    let (grpc_address, admin_address) = (address(grpc.local_addr())?, address(admin_listener.local_addr())?);
+    let Bound { grpc, grpc_address, admin: admin_listener, admin_address } = bind(config).await?;
 
     let life = CancellationToken::new();
     let tokens = Tokens { draining: life.child_token(), workers: life.child_token(), ports: life.child_token() };
     let mut serving = Parts::default();
-    let connections = ConnectionOptions {
-        keepalive: config.keepalive,
-        max_age: config.connection_age,
-        grace: config.shutdown_grace,
-        max_streams: config.streams_per_connection,
-    };
     let threads = config.threads.map_or_else(cores, usize::from);
     for (number, thread) in serve::Threads::seats(threads).into_iter().enumerate() {
         let listener = grpc.try_clone().map_err(|error| AppError::Start(error.to_string()))?;
-        serving.thread(number, serve::run(listener, thread, service.clone(), connections, tokens.draining.clone()))?;
+        let options = connection_options(config, tls.clone());
+        serving.thread(number, serve::run(listener, thread, service.clone(), options, tokens.draining.clone()))?;
     }
     drop(grpc);
+    if let Some(certificates) = certificates {
+        serving.spawn("the certificates' follower", certificates.run(tokens.draining.clone()));
+    }
+    // Before the workers end, who write what they record.
+    serving.spawn("access logs", deliveries.run(tokens.draining.clone(), config.shutdown_grace));
     serving.spawn("health", health::run(reporter, database.clone(), tokens.draining.clone()));
 
     let mut workers = Parts::default();
-    let caches = Arc::new(Caches { authenticator, directory, catalog, engine });
+    let caches = Arc::new(Caches { authenticator, directory, catalog, engine, rules });
     // Weakly, as they hold the database that tells them.
     let told = Arc::downgrade(&caches);
     database.tell(move |change| told.upgrade().into_iter().for_each(|caches| caches.apply(change)));
     let token = tokens.workers.clone();
     workers.try_spawn("the usage writer", async move { writer_task.run(token).await.map_err(std::io::Error::other) });
+    workers.spawn("pending access logs", pending.clone().run(tokens.workers.clone()));
     workers.spawn("quotas", exchanger.run(tokens.workers.clone()));
     let follower = Follower::new(database.clone(), clock.clone(), caches);
     workers.spawn("the change log's follower", follower.run(tokens.workers.clone()));
@@ -189,20 +211,58 @@ pub async fn start(
 
     let mut ports = Parts::default();
     let admin = Admin { database: database.clone(), draining: tokens.draining.clone(), metrics };
-    let token = tokens.ports.clone();
-    ports.try_spawn("the admin port", async move { admin::run(admin_listener, admin, token).await });
+    ports.try_spawn("the admin port", admin::run(admin_listener, admin, tokens.ports.clone()));
 
     let stop = CancellationToken::new();
     let supervisor = tokio::spawn(supervise(stop.clone(), tokens, [serving, workers, ports], database.clone()));
-    Ok(Running {
-        grpc: grpc_address,
-        admin: admin_address,
-        database,
-        last_used,
-        stop,
-        supervisor,
-        _life: life.drop_guard(),
-    })
+    let (grpc, admin) = (grpc_address, admin_address);
+    Ok(Running { grpc, admin, database, last_used, pending, stop, supervisor, _life: life.drop_guard() })
+}
+
+fn accepted(config: &ServeConfig) -> Accepted {
+    Accepted { age: calendar(config.usage_accepted_age), ahead: calendar(config.usage_accepted_ahead) }
+}
+
+fn layer_options(config: &ServeConfig) -> LayerOptions {
+    LayerOptions {
+        longest_request: config.request_timeout,
+        requests_in_flight: usize::try_from(config.requests_in_flight).unwrap_or(usize::MAX),
+        streams: usize::try_from(config.streams).unwrap_or(usize::MAX),
+    }
+}
+
+fn connection_options(config: &ServeConfig, tls: Option<Tls>) -> ConnectionOptions {
+    ConnectionOptions {
+        keepalive: config.keepalive,
+        max_age: config.connection_age,
+        grace: config.shutdown_grace,
+        max_streams: config.streams_per_connection,
+        tls,
+    }
+}
+
+/// Where the certificates are; `None`: gRPC is served in clear.
+fn tls_files(config: &ServeConfig) -> Option<TlsFiles> {
+    let (certificate, key) = config.tls_certificate.clone().zip(config.tls_key.clone())?;
+    Some(TlsFiles { certificate, key, client_ca: config.tls_client_ca.clone() })
+}
+
+/// The sockets, and where they are.
+struct Bound {
+    grpc: std::net::TcpListener,
+    grpc_address: SocketAddr,
+    admin: TcpListener,
+    admin_address: SocketAddr,
+}
+
+async fn bind(config: &ServeConfig) -> Result<Bound, AppError> {
+    let grpc = serve::bind(config.listen).map_err(|source| AppError::Listen { address: config.listen, source })?;
+    let admin = TcpListener::bind(config.admin_listen)
+        .await
+        .map_err(|source| AppError::Listen { address: config.admin_listen, source })?;
+    let address = |address: std::io::Result<SocketAddr>| address.map_err(|error| AppError::Start(error.to_string()));
+    let (grpc_address, admin_address) = (address(grpc.local_addr())?, address(admin.local_addr())?);
+    Ok(Bound { grpc, grpc_address, admin, admin_address })
 }
 
 /// What is told to stop, one after the other.
@@ -210,74 +270,6 @@ struct Tokens {
     draining: CancellationToken,
     workers: CancellationToken,
     ports: CancellationToken,
-}
-
-/// Parts that run until they are told to stop, by name. A panic is an end like another, and seen.
-#[derive(Default)]
-struct Parts(JoinSet<(&'static str, Result<(), String>)>);
-
-impl Parts {
-    fn spawn(&mut self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            work.await;
-            (part, Ok(()))
-        });
-    }
-
-    fn try_spawn(&mut self, part: &'static str, work: impl Future<Output = std::io::Result<()>> + Send + 'static) {
-        self.0.spawn(async move { (part, work.await.map_err(|error| error.to_string())) });
-    }
-
-    /// Runs the work on a thread with a runtime of its own: measured, an empty call costs half of what it does on the
-    /// multi-threaded runtime, whose workers hand tasks to each other.
-    fn thread(
-        &mut self,
-        number: usize,
-        work: impl Future<Output = std::io::Result<()>> + Send + 'static,
-    ) -> Result<(), AppError> {
-        let start = |error: std::io::Error| AppError::Start(error.to_string());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start)?;
-        let (ended, end) = oneshot::channel();
-        std::thread::Builder::new()
-            .name(format!("serve-{number}"))
-            .spawn(move || {
-                let _ = ended.send(runtime.block_on(work));
-            })
-            .map_err(start)?;
-        self.try_spawn("a serving thread", async move {
-            end.await.unwrap_or_else(|_| Err(std::io::Error::other("it panicked")))
-        });
-        Ok(())
-    }
-
-    /// The first part that ends although nobody told it to. A part that has ended well while draining counts too.
-    async fn first_end(&mut self) -> AppError {
-        match self.0.join_next().await {
-            Some(ended) => AppError::from_end(ended),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Waits for all; the first failure counts.
-    async fn all(&mut self) -> Result<(), AppError> {
-        let mut outcome = Ok(());
-        while let Some(ended) = self.0.join_next().await {
-            if !matches!(ended, Ok((_, Ok(())))) && outcome.is_ok() {
-                outcome = Err(AppError::from_end(ended));
-            }
-        }
-        outcome
-    }
-}
-
-impl AppError {
-    fn from_end(ended: Result<(&'static str, Result<(), String>), JoinError>) -> Self {
-        match ended {
-            Ok((part, Ok(()))) => Self::Stopped { part, why: "it ended".into() },
-            Ok((part, Err(why))) => Self::Stopped { part, why },
-            Err(error) => Self::Stopped { part: "a part", why: error.to_string() },
-        }
-    }
 }
 
 /// Waits for `stop` or for a part that fails, then ends everything in order: requests first, then the workers whose

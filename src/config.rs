@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
+use http::HeaderName;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::model::workload::Workloads;
 use crate::telemetry::LogFormat;
 
 /// Where the data is. Shared by the server and by the commands that work on the database.
@@ -65,6 +67,23 @@ pub struct ServeConfig {
     /// Where /livez, /readyz and /metrics are served
     #[arg(long, env = "TENANCY_ADMIN_LISTEN", default_value = "127.0.0.1:9464")]
     pub admin_listen: SocketAddr,
+
+    /// Serve gRPC by TLS with this certificate, a PEM file, with those between it and its CA. Read anew when it changes
+    #[arg(long, env = "TENANCY_TLS_CERTIFICATE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's key, a PEM file. Read anew when it changes
+    #[arg(long, env = "TENANCY_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Accept client certificates that these CAs signed, a PEM file. Who comes with a key need not have one
+    #[arg(long, env = "TENANCY_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Sidecars that need no key, by the SPIFFE ids of their client certificates: a comma-separated list of ids, and of
+    /// prefixes that end in `/*`
+    #[arg(long, env = "TENANCY_SIDECAR_SPIFFE_IDS", default_value = "", hide_default_value = true)]
+    pub sidecar_spiffe_ids: Workloads,
 
     /// Let an embedded Postgres, which is meant for a developer's machine, serve other machines too
     #[arg(long, env = "TENANCY_ALLOW_REMOTE_EMBEDDED")]
@@ -138,6 +157,16 @@ pub struct ServeConfig {
     #[arg(long, env = "TENANCY_USAGE_RETENTION", default_value = "90d", value_parser = duration)]
     pub usage_retention: Duration,
 
+    /// The headers in which tenants send their keys through an Envoy that asks ext_authz, separated by commas: authorization
+    /// as `Bearer <key>`, any other as the key alone. They are looked at and taken off, and no others
+    #[arg(long, env = "TENANCY_SIDECAR_CREDENTIAL_HEADERS", default_value = "authorization,x-api-key",
+          value_delimiter = ',', value_parser = credential_header)]
+    pub sidecar_credential_headers: Vec<HeaderName>,
+
+    /// How long what an Envoy logged is kept for a database that is away; what waits longer is lost, and counted
+    #[arg(long, env = "TENANCY_ACCESS_LOG_PATIENCE", default_value = "30s", value_parser = duration)]
+    pub access_log_patience: Duration,
+
     /// How long a deleted organization can be brought back
     #[arg(long, env = "TENANCY_PURGE_AFTER", default_value = "30d", value_parser = duration)]
     pub purge_after: Duration,
@@ -158,6 +187,24 @@ pub enum ConfigError {
          or TENANCY_ALLOW_REMOTE_EMBEDDED=true if you mean it"
     )]
     Remote(SocketAddr),
+    /// Half of what TLS takes.
+    #[error(
+        "TENANCY_TLS_CERTIFICATE and TENANCY_TLS_KEY belong together: set both for TLS, each to a PEM file, or neither to \
+         serve in clear"
+    )]
+    HalfTls,
+    /// Client certificates without TLS.
+    #[error(
+        "TENANCY_TLS_CLIENT_CA is for client certificates, which come by TLS: set TENANCY_TLS_CERTIFICATE and \
+         TENANCY_TLS_KEY too"
+    )]
+    ClientCa,
+    /// Ids that no certificate can prove.
+    #[error(
+        "TENANCY_SIDECAR_SPIFFE_IDS is about client certificates: set TENANCY_TLS_CLIENT_CA to the CAs that sign them, a \
+         PEM file"
+    )]
+    SpiffeIds,
 }
 
 impl ServeConfig {
@@ -168,6 +215,15 @@ impl ServeConfig {
         }
         if embedded && !self.allow_remote_embedded && !self.listen.ip().is_loopback() {
             return Err(ConfigError::Remote(self.listen));
+        }
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return Err(ConfigError::HalfTls);
+        }
+        if self.tls_client_ca.is_some() && self.tls_certificate.is_none() {
+            return Err(ConfigError::ClientCa);
+        }
+        if !self.sidecar_spiffe_ids.is_empty() && self.tls_client_ca.is_none() {
+            return Err(ConfigError::SpiffeIds);
         }
         Ok(())
     }
@@ -186,4 +242,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("must be at most a hundred years".into());
     }
     Ok(duration)
+}
+
+/// A header that an application does not need for something else.
+fn credential_header(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text.trim().parse().map_err(|_| "is not the name of a header".to_owned())?;
+    let told = ["x-api-key-id", "x-user-id", "x-acting-user"];
+    if name.as_str().starts_with("x-tenant-") || told.contains(&name.as_str()) {
+        return Err("is a header that the application is told by who is calling".into());
+    }
+    if ["host", "content-type", "origin"].contains(&name.as_str()) {
+        return Err("is a header that an Envoy or the application needs".into());
+    }
+    Ok(name)
 }

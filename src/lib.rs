@@ -11,8 +11,9 @@
 //! | [`auth`] | keys, permissions, principals; the auth layer; the gate | the above, `repository`, `transport`'s layer trait |
 //! | [`repository`] | the only place with SQL; one file a resource | `model`, `auth`'s values, and what those may |
 //! | [`metering`] | usage on its way in, and how time is cut for figures | `model`, `repository`, `auth`'s proofs |
-//! | [`quota`] | decisions about limits: what is pure (windows, ledger, counters, books), then the engine that runs it | `model`, `repository`, `metering`, `auth`'s proofs |
+//! | [`quota`] | decisions about limits, and the rules of the rate limit service: what is pure (windows, ledger, counters, books, rule trees), then the engine that runs it | `model`, `repository`, `metering`, `auth`'s proofs |
 //! | [`service`] | the gRPC services, one file a resource; `convert/` between protobuf and model | all above |
+//! | [`sidecar`] | what Envoys ask and tell: `ext_authz`, rate limits, rate limit quotas, access logs | all above |
 //! | [`transport`] | connections and tower layers; the admin port | `auth`, `status`, `repository::database` |
 //! | [`worker`] | background jobs; each has a step that a test drives | `repository`, and the caches it keeps true |
 //! | [`status`] | the only mapping of an error to the wire | `error` |
@@ -77,6 +78,24 @@
 //! A new kind of window is a matter of [`quota::slots`] or [`quota::rate`]; a new term of a limit, of [`model::limit`] and the
 //! counter.
 //!
+//! # One request of an Envoy, walked through
+//!
+//! A client's request waits at an Envoy, which asks `Authorization/Check`. The sidecar is the caller of the layers; the tenant
+//! is whom the request belongs to:
+//!
+//! 1. `sidecar::authz::request` finds the one credential, `route` what the route needs.
+//! 2. [`auth::authenticator`] proves it, from memory. What the sidecar's own key does not see is like no key.
+//! 3. Addresses, origin, method, permission, feature; then [`quota::decisions`] decides or reserves.
+//! 4. `sidecar::authz::reply` says who it is in headers, and gives the Envoy a signed [`sidecar::admission`] in metadata.
+//!    Where something is reserved, [`sidecar::pending`] waits for the log.
+//! 5. The request is over: its entry comes back on `StreamAccessLogs`. `sidecar::access_log::entry` reads what was admitted,
+//!    `intake` asks the gate for each organization, settles through [`quota::decisions`], and records through
+//!    [`metering::recorder`], under the identity that the admission has.
+//!
+//! A new kind of credential belongs into `sidecar::authz::tenant`, a new need of routes into `sidecar::authz::route`, another
+//! amount of a finished request into [`sidecar::admission::Source`]. What a real Envoy makes of it is tested in
+//! `tests/it/envoy`, with the files of `deploy/envoy`.
+//!
 //! # Deliberately absent
 //!
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
@@ -100,6 +119,7 @@ pub mod proto;
 pub mod quota;
 pub mod repository;
 pub mod service;
+pub mod sidecar;
 pub mod status;
 pub mod telemetry;
 pub mod transport;

@@ -1,14 +1,16 @@
-//! The floor: a call that does nothing, of tonic without a layer, on as many threads as the service has, which take
-//! their connections as the service's do.
+//! The floors: a call that does nothing, of tonic without a layer, on as many threads as the service has. One takes and
+//! writes its connections as the service does; the other is tonic's own server, as whoever begins with tonic has it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::Empty;
 use tenancy::transport::serve::{ConnectionOptions, Threads, bind, run};
-
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -18,6 +20,8 @@ use crate::support::Failure;
 
 /// How its threads are named, with their number.
 pub const NAME: &str = "floor-";
+/// The same of tonic's own server.
+pub const TONIC: &str = "tonic-";
 
 /// Says that all is well, and looks nothing up.
 #[derive(Debug)]
@@ -41,14 +45,36 @@ pub fn serve(threads: usize) -> Result<SocketAddr, Failure> {
     let listener = bind("127.0.0.1:0".parse()?)?;
     let address = listener.local_addr()?;
     let minute = Duration::from_mins(1);
-    let options =
-        ConnectionOptions { keepalive: minute, max_age: Duration::from_hours(1), grace: minute, max_streams: 1000 };
+    let options = ConnectionOptions {
+        keepalive: minute,
+        max_age: Duration::from_hours(1),
+        grace: minute,
+        max_streams: 1000,
+        tls: None,
+    };
     for (number, thread) in Threads::seats(threads).into_iter().enumerate() {
         let listener = listener.try_clone()?;
         let routes = Routes::new(HealthServer::new(Nothing)).prepare();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let serving = run(listener, thread, routes, options, CancellationToken::new());
+        let serving = run(listener, thread, routes, options.clone(), CancellationToken::new());
         std::thread::Builder::new().name(format!("{NAME}{number}")).spawn(move || runtime.block_on(serving))?;
+    }
+    Ok(address)
+}
+
+/// The same with tonic's own server.
+pub fn serve_tonic(threads: usize) -> Result<SocketAddr, Failure> {
+    let listener = bind("127.0.0.1:0".parse()?)?;
+    let address = listener.local_addr()?;
+    for number in 0..threads {
+        let listener = listener.try_clone()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serving = async {
+            let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
+            Server::builder().add_service(HealthServer::new(Nothing)).serve_with_incoming(incoming).await?;
+            Ok::<_, Failure>(())
+        };
+        std::thread::Builder::new().name(format!("{TONIC}{number}")).spawn(move || runtime.block_on(serving))?;
     }
     Ok(address)
 }

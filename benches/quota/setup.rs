@@ -26,6 +26,7 @@ const TWO: &str = "two_limits";
 #[derive(Debug)]
 pub struct Targets {
     pub floor: Vec<Arc<Target>>,
+    pub tonic: Vec<Arc<Target>>,
     pub layers: Vec<Arc<Target>>,
     pub check: Vec<Arc<Target>>,
     pub consume_one: Vec<Arc<Target>>,
@@ -34,7 +35,11 @@ pub struct Targets {
 }
 
 /// Makes them.
-pub async fn targets(server: &Server, service: SocketAddr, floor: SocketAddr) -> Result<Targets, Failure> {
+pub async fn targets(
+    server: &Server,
+    service: SocketAddr,
+    [floor, tonic]: [SocketAddr; 2],
+) -> Result<Targets, Failure> {
     let channel = server.connect().await?;
     let mut meters = MeterServiceClient::new(channel.clone());
     for key in [ONE, TWO] {
@@ -64,6 +69,7 @@ pub async fn targets(server: &Server, service: SocketAddr, floor: SocketAddr) ->
     let health_path = "/grpc.health.v1.Health/Check";
     let mut targets = Targets {
         floor: vec![to(floor, health_path, "", health.clone(), is_serving)],
+        tonic: vec![to(tonic, health_path, "", health.clone(), is_serving)],
         layers: vec![to(service, health_path, "", health, is_serving)],
         check: Vec::new(),
         consume_one: Vec::new(),

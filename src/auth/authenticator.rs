@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 
 use crate::auth::directory::Directory;
 use crate::auth::keys::cache::{KeyCache, KeyRecord, PreviousSecret, Verdict, Verified, VerifyError};
@@ -15,6 +16,7 @@ use crate::auth::principal::Principal;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ids::OrganizationId;
+use crate::model::ip_range;
 use crate::model::organization::Organization;
 use crate::repository::changes::Change;
 use crate::repository::database::Database;
@@ -31,6 +33,8 @@ pub struct KeyFacts {
     pub scopes: Vec<String>,
     /// Where a publishable key may be used from; empty means anywhere.
     pub allowed_origins: Vec<String>,
+    /// The addresses that it may be used from; empty means any.
+    pub allowed_ip_ranges: Vec<IpNet>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// When it stops working.
@@ -123,7 +127,7 @@ impl Authenticator {
                 None => return Ok(Outcome::NotFound),
                 found => found,
             },
-            Principal::Service { .. } | Principal::Operator { .. } => None,
+            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
         };
         let suspended = organization.as_ref().is_some_and(|organization| organization.suspension.is_some());
         let known = KnownKey { record, organization };
@@ -217,6 +221,7 @@ fn record(found: FoundKey) -> Result<KeyRecord<KeyFacts>, Error> {
             principal: Arc::new(principal),
             scopes: found.scopes,
             allowed_origins: found.allowed_origins,
+            allowed_ip_ranges: ip_range::stored(&found.allowed_ip_ranges)?,
             labels: serde_json::from_value(found.labels).map_err(Error::internal)?,
             expire_time: found.expire_time,
             disabled: found.disabled,

@@ -18,6 +18,12 @@ use crate::repository::{member, organization};
 /// Organizations and memberships kept, each.
 const CAPACITY: usize = 100_000;
 
+/// Slugs kept that may be nobody's: whatever a client says may be asked for.
+const FOUND: usize = 10_000;
+
+/// How long a slug is believed to be nobody's.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
 /// Organizations and memberships by id.
 #[derive(Debug)]
 pub struct Directory {
@@ -25,6 +31,10 @@ pub struct Directory {
     clock: Clock,
     organizations: Facts<OrganizationId, Option<Arc<Organization>>>,
     memberships: Facts<(OrganizationId, UserId), Option<Role>>,
+    /// Whose a slug was; the organization itself tells whether it still is.
+    slugs: Facts<String, OrganizationId>,
+    /// What was found of slugs just now: that nobody has one is asked again soon.
+    found: Facts<String, Option<OrganizationId>>,
 }
 
 impl Directory {
@@ -36,6 +46,8 @@ impl Directory {
             clock,
             organizations: Facts::new(CAPACITY, lifetime),
             memberships: Facts::new(CAPACITY, lifetime),
+            slugs: Facts::new(CAPACITY, lifetime),
+            found: Facts::new(FOUND, JUST_NOW),
         }
     }
 
@@ -59,11 +71,27 @@ impl Directory {
             .await
     }
 
-    /// The organization of a slug. Only for platform keys, which name few: it is not kept.
+    /// The organization of a slug.
     pub async fn organization_by_slug(&self, slug: &str) -> Result<Option<OrganizationId>, Error> {
-        let permitted = PermittedPlatform::system("directory");
-        let mut scope = self.database.platform(&permitted, Purpose::ReadOrganizations).await?;
-        organization::find_by_slug(&mut scope, slug).await
+        let (slug, now) = (slug.to_owned(), self.clock.instant());
+        if let Some(id) = self.slugs.peek(&slug, now) {
+            let found = self.organization(id).await?;
+            if found.is_some_and(|organization| organization.profile.slug == slug) {
+                return Ok(Some(id));
+            }
+            // It has another one now, and this one may be somebody else's.
+            self.slugs.invalidate(&slug);
+        }
+        let find = || async {
+            let permitted = PermittedPlatform::system("directory");
+            let mut scope = self.database.platform(&permitted, Purpose::ReadOrganizations).await?;
+            organization::find_by_slug(&mut scope, &slug).await
+        };
+        let found = self.found.get(&slug, now, find).await?;
+        if let Some(id) = found {
+            self.slugs.get(&slug, now, || async { Ok::<_, Error>(id) }).await?;
+        }
+        Ok(found)
     }
 
     /// The role of an active user in an organization.
@@ -79,10 +107,19 @@ impl Directory {
     /// Forgets what a change made untrue.
     pub fn apply(&self, change: &Change) {
         match change {
-            Change::Organization(id) => self.organizations.invalidate(id),
+            Change::Organization(id) => {
+                self.organizations.invalidate(id);
+                // It may be a new one, or have a new slug.
+                self.found.invalidate_all();
+            }
             Change::Member(organization, user) => self.memberships.invalidate(&(*organization, *user)),
             Change::User(user) => self.memberships.invalidate_where(|(_, member)| member == user),
-            Change::ApiKey(_) | Change::Meters(_) | Change::PlatformMeters | Change::Plans | Change::Limits(_) => {}
+            Change::ApiKey(_)
+            | Change::Meters(_)
+            | Change::PlatformMeters
+            | Change::Plans
+            | Change::Limits(_)
+            | Change::RateLimits => {}
         }
     }
 
@@ -90,5 +127,7 @@ impl Directory {
     pub fn forget_all(&self) {
         self.organizations.invalidate_all();
         self.memberships.invalidate_all();
+        self.slugs.invalidate_all();
+        self.found.invalidate_all();
     }
 }

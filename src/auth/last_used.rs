@@ -32,6 +32,8 @@ impl LastUsed {
             Principal::Service { key_id, .. } | Principal::Operator { key_id } => {
                 notes.platform.insert(*key_id, at);
             }
+            // A certificate is kept elsewhere.
+            Principal::Workload { .. } => {}
         }
     }
 

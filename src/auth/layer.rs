@@ -1,4 +1,4 @@
-//! The auth layer: key → [`Caller`] in the request's extensions. A tower layer and no tonic interceptor, which is
+//! The auth layer: key, or certificate → [`Caller`] in the request's extensions. A tower layer and no tonic interceptor, which is
 //! synchronous: a key seen for the first time needs a database read. A warm key needs none.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName};
 use tonic::Status;
 
 use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
+use crate::auth::credential::{self, Search};
 use crate::auth::gate::require;
 use crate::auth::last_used::LastUsed;
 use crate::auth::permission::Permission;
@@ -15,9 +16,11 @@ use crate::auth::principal::{Caller, Principal};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ids::UserId;
-use crate::model::origin;
+use crate::model::workload::Workloads;
+use crate::model::{ip_range, origin};
 use crate::transport::context::RequestId;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::peer::Peer;
 use crate::transport::stream::is_stream;
 
 /// The header that may carry the key instead of `authorization`.
@@ -36,6 +39,8 @@ pub struct Authenticate {
     pub authenticator: Arc<Authenticator>,
     /// Notes their use.
     pub last_used: Arc<LastUsed>,
+    /// Who is let in by certificate, as a sidecar.
+    pub workloads: Workloads,
     /// The time.
     pub clock: Clock,
 }
@@ -52,11 +57,12 @@ impl Middleware for Authenticate {
             return Status::unimplemented("there is no such method").into_http();
         };
         let request_id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
-        match self.caller(request.headers(), Arc::clone(&request_id), method, permission).await {
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        match self.caller(request.headers(), &peer, Arc::clone(&request_id), method, permission).await {
             Ok(caller) => {
                 if is_stream(method) {
                     let headers = credentials(request.headers());
-                    let renewal = Renewal { layer: self.clone(), headers, request_id, method, permission };
+                    let renewal = Renewal { layer: self.clone(), headers, peer, request_id, method, permission };
                     request.extensions_mut().insert(renewal);
                 }
                 request.extensions_mut().insert(caller);
@@ -73,6 +79,7 @@ impl Middleware for Authenticate {
 pub struct Renewal {
     layer: Authenticate,
     headers: HeaderMap,
+    peer: Peer,
     request_id: Arc<str>,
     method: &'static str,
     permission: Permission,
@@ -90,7 +97,7 @@ impl Renewal {
     ///
     /// Errors: what a new request with these headers would be refused for.
     pub async fn caller(&self) -> Result<Caller, Error> {
-        self.layer.caller(&self.headers, Arc::clone(&self.request_id), self.method, self.permission).await
+        self.layer.caller(&self.headers, &self.peer, Arc::clone(&self.request_id), self.method, self.permission).await
     }
 }
 
@@ -106,71 +113,63 @@ impl Authenticate {
     async fn caller(
         &self,
         headers: &HeaderMap,
+        peer: &Peer,
         request_id: Arc<str>,
         method: &'static str,
         permission: Permission,
     ) -> Result<Caller, Error> {
-        let known = match self.authenticator.verify(credential(headers)?).await? {
-            Outcome::Valid(known) => known,
-            outcome => return Err(refusal(&outcome)),
+        let principal = match (credential(headers)?, &peer.spiffe_id) {
+            // A key is what the caller chose to be known by, and a bad one is refused.
+            (Some(key), _) => self.bearer(headers, peer, key).await?,
+            (None, Some(spiffe_id)) if self.workloads.contains(spiffe_id) => {
+                Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() })
+            }
+            (None, _) => return Err(self.nobody()),
         };
-        if let Some(organization) = &known.organization {
-            tracing::Span::current().record("organization_id", tracing::field::display(organization.organization_id));
-        }
-        check_origin(headers, &known)?;
-        let principal = Arc::clone(&known.facts().principal);
         require(principal.permissions(), permission)?;
         let acting_user = acting_user(headers, &principal)?;
         self.last_used.note(&principal, self.clock.now());
         Ok(Caller { principal, acting_user, method, permission, request_id })
     }
+
+    /// Whose key it is.
+    async fn bearer(&self, headers: &HeaderMap, peer: &Peer, key: &str) -> Result<Arc<Principal>, Error> {
+        let known = match self.authenticator.verify(key).await? {
+            Outcome::Valid(known) => known,
+            outcome => return Err(credential::refusal(&outcome)),
+        };
+        if let Some(organization) = &known.organization {
+            tracing::Span::current().record("organization_id", tracing::field::display(organization.organization_id));
+        }
+        if !ip_range::allowed(&known.facts().allowed_ip_ranges, peer.address) {
+            return Err(credential::ip_not_allowed());
+        }
+        check_origin(headers, &known)?;
+        Ok(Arc::clone(&known.facts().principal))
+    }
+
+    fn nobody(&self) -> Error {
+        if self.workloads.is_empty() {
+            return credential::missing();
+        }
+        Error::Unauthenticated {
+            reason: "CREDENTIALS_MISSING",
+            message: "send an API key: authorization: Bearer <key>, or x-api-key: <key>; a sidecar may come with a client \
+                      certificate whose SPIFFE id is let in",
+        }
+    }
 }
 
-/// The one key that the request carries.
-fn credential(headers: &HeaderMap) -> Result<&str, Error> {
-    let ambiguous = || Error::Unauthenticated {
-        reason: "CREDENTIALS_AMBIGUOUS",
-        message: "send one API key, once: in authorization or in x-api-key",
-    };
-    let mut found = None;
+/// The one key that the request carries, if any.
+fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let mut search = Search::default();
     for value in headers.get_all(AUTHORIZATION) {
-        let text = value.to_str().unwrap_or_default();
-        let key = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let (_, key) = key.ok_or(Error::Unauthenticated {
-            reason: "CREDENTIALS_MALFORMED",
-            message: "the authorization header must be of the form: Bearer <API key>",
-        })?;
-        if found.replace(key.trim()).is_some() {
-            return Err(ambiguous());
-        }
+        search.authorization(value.to_str().unwrap_or_default())?;
     }
     for value in headers.get_all(API_KEY) {
-        if found.replace(value.to_str().unwrap_or_default().trim()).is_some() {
-            return Err(ambiguous());
-        }
+        search.bare(value.to_str().unwrap_or_default())?;
     }
-    found.ok_or(Error::Unauthenticated {
-        reason: "CREDENTIALS_MISSING",
-        message: "send an API key: authorization: Bearer <key>, or x-api-key: <key>",
-    })
-}
-
-/// What the bearer of a key that is not good is told. Only who presented the right secret learns more than "invalid".
-fn refusal(outcome: &Outcome) -> Error {
-    let (reason, message) = match outcome {
-        Outcome::Malformed => ("API_KEY_MALFORMED", "this is not an API key: check that it was copied whole"),
-        Outcome::NotFound | Outcome::Valid(_) => ("API_KEY_INVALID", "the API key is not valid"),
-        Outcome::Revoked(_) => ("API_KEY_REVOKED", "the API key was revoked"),
-        Outcome::Disabled(_) => ("API_KEY_DISABLED", "the API key is disabled"),
-        Outcome::Expired(_) => ("API_KEY_EXPIRED", "the API key has expired"),
-        Outcome::OrganizationSuspended(_) => {
-            return Error::PermissionDenied {
-                reason: "ORGANIZATION_SUSPENDED",
-                message: "the organization is suspended".into(),
-            };
-        }
-    };
-    Error::Unauthenticated { reason, message }
+    Ok(search.found())
 }
 
 fn check_origin(headers: &HeaderMap, known: &KnownKey) -> Result<(), Error> {
@@ -178,10 +177,7 @@ fn check_origin(headers: &HeaderMap, known: &KnownKey) -> Result<(), Error> {
     if origin::allowed(&known.facts().allowed_origins, origin) {
         return Ok(());
     }
-    Err(Error::PermissionDenied {
-        reason: "ORIGIN_NOT_ALLOWED",
-        message: "the key may not be used from this origin".into(),
-    })
+    Err(credential::origin_not_allowed())
 }
 
 fn acting_user(headers: &HeaderMap, principal: &Principal) -> Result<Option<UserId>, Error> {

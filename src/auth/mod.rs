@@ -2,6 +2,7 @@
 //! proofs; `keys/` is the API keys' own machinery; `layer.rs` authenticates, `gate.rs` authorizes.
 
 pub mod authenticator;
+pub mod credential;
 pub mod directory;
 pub mod gate;
 pub mod keys;

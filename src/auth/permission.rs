@@ -126,10 +126,20 @@ permissions! {
     QuotaRead = "quota.read", Viewer;
     /// Read the audit.
     AuditRead = "audit.read", Admin;
+    /// Read the rules of the rate limit service.
+    RateLimitsRead = "rate_limits.read", Platform;
+    /// Make, change and delete the rules of the rate limit service.
+    RateLimitsWrite = "rate_limits.write", Platform;
+    /// Ask for the requests of all tenants, as an Envoy does.
+    Sidecar = "sidecar", Platform;
 }
 
 /// Which permission each RPC takes, by its path. Health and reflection are served to anybody and are not here.
 pub const METHODS: &[(&str, Permission)] = &[
+    ("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs", Permission::Sidecar),
+    ("/envoy.service.auth.v3.Authorization/Check", Permission::Sidecar),
+    ("/envoy.service.rate_limit_quota.v3.RateLimitQuotaService/StreamRateLimitQuotas", Permission::Sidecar),
+    ("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", Permission::Sidecar),
     ("/tenancy.v1.ApiKeyService/CreateApiKey", Permission::KeysCreate),
     ("/tenancy.v1.ApiKeyService/GetApiKey", Permission::KeysRead),
     ("/tenancy.v1.ApiKeyService/ListApiKeys", Permission::KeysRead),
@@ -179,6 +189,11 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.QuotaService/RefundQuota", Permission::QuotaConsume),
     ("/tenancy.v1.QuotaService/ReleaseQuota", Permission::QuotaConsume),
     ("/tenancy.v1.QuotaService/ReserveQuota", Permission::QuotaConsume),
+    ("/tenancy.v1.RateLimitDomainService/CreateRateLimitDomain", Permission::RateLimitsWrite),
+    ("/tenancy.v1.RateLimitDomainService/DeleteRateLimitDomain", Permission::RateLimitsWrite),
+    ("/tenancy.v1.RateLimitDomainService/GetRateLimitDomain", Permission::RateLimitsRead),
+    ("/tenancy.v1.RateLimitDomainService/ListRateLimitDomains", Permission::RateLimitsRead),
+    ("/tenancy.v1.RateLimitDomainService/UpdateRateLimitDomain", Permission::RateLimitsWrite),
     ("/tenancy.v1.UsageService/GetUsageSummary", Permission::UsageRead),
     ("/tenancy.v1.UsageService/ListUsageEvents", Permission::UsageRead),
     ("/tenancy.v1.UsageService/QueryUsage", Permission::UsageRead),
@@ -260,6 +275,12 @@ impl Permissions {
     #[must_use]
     pub fn of_scopes(scopes: &[String]) -> Self {
         scopes.iter().filter_map(|scope| scope.parse().ok()).collect()
+    }
+
+    /// This one, and no other.
+    #[must_use]
+    pub const fn only(permission: Permission) -> Self {
+        Self(1 << permission as u8)
     }
 
     /// Whether it holds the permission.

@@ -6,6 +6,7 @@ use crate::auth::permission::{Permission, Permissions};
 use crate::error::Error;
 use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
 use crate::model::member::Role;
+use crate::model::workload::SpiffeId;
 
 /// The owner of a credential that was found good.
 #[derive(Debug, Clone)]
@@ -35,6 +36,11 @@ pub enum Principal {
         /// The key.
         key_id: PlatformKeyId,
     },
+    /// A workload of the platform's, a sidecar, by its certificate.
+    Workload {
+        /// Its name.
+        spiffe_id: SpiffeId,
+    },
 }
 
 impl Principal {
@@ -44,6 +50,7 @@ impl Principal {
         match self {
             Self::ApiKey { permissions, .. } | Self::Service { permissions, .. } => *permissions,
             Self::Operator { .. } => Permissions::ALL,
+            Self::Workload { .. } => Permissions::only(Permission::Sidecar),
         }
     }
 }
@@ -51,9 +58,9 @@ impl Principal {
 /// Who did something, as the audit has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// `api_key`, `service`, `operator` or `system`.
+    /// `api_key`, `service`, `operator`, `workload` or `system`. A workload may do nothing that is audited.
     pub kind: &'static str,
-    /// The id of the key, or the name of the job.
+    /// The id of the key, the SPIFFE id, or the name of the job.
     pub id: String,
 }
 
@@ -81,6 +88,12 @@ impl Caller {
         self.method
     }
 
+    /// The id of the request.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     /// Whether the credential is the platform's and acts for nobody.
     #[must_use]
     pub fn is_platform(&self) -> bool {
@@ -92,6 +105,7 @@ impl Caller {
             Principal::ApiKey { api_key_id, .. } => Actor { kind: "api_key", id: api_key_id.to_string() },
             Principal::Service { key_id, .. } => Actor { kind: "service", id: key_id.to_string() },
             Principal::Operator { key_id } => Actor { kind: "operator", id: key_id.to_string() },
+            Principal::Workload { spiffe_id } => Actor { kind: "workload", id: spiffe_id.to_string() },
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod first_start;
 pub mod migrate;
 pub mod operator;
+pub mod ratelimit;
 pub mod serve;
 pub mod usage;
 
@@ -51,6 +52,9 @@ pub enum Command {
     /// Import usage, and verify what is recorded
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// Import the rules of the rate limit service
+    #[command(subcommand)]
+    Ratelimit(ratelimit::RatelimitCommand),
     /// Load the demo data where it is missing, and print the keys it made
     Demo,
 }
@@ -65,6 +69,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             operator::run(command, &database, &Clock::system(), &mut std::io::stdout()).await
         }),
         Some(Command::Usage(command)) => usage::run(command, &cli.database),
+        Some(Command::Ratelimit(command)) => ratelimit::run(command),
         Some(Command::Demo) => connect::with_database(&cli.database, async |database| {
             demo::run(&database, &Clock::system(), &mut std::io::stdout()).await
         }),

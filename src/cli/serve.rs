@@ -31,7 +31,16 @@ pub fn run(config: &ServeConfig, database: &DatabaseConfig) -> Result<(), CliErr
             database.close().await;
         }
         let mut running = app::start(config, connected.options.clone(), clock.clone(), metrics).await?;
-        tracing::info!(grpc = %running.grpc, admin = %running.admin, "serving");
+        tracing::info!(grpc = %running.grpc, admin = %running.admin, tls = config.tls_certificate.is_some(), "serving");
+        if config.tls_certificate.is_none() && !running.grpc.ip().is_loopback() {
+            tracing::warn!(
+                "gRPC is served in clear, and not to this machine only: keys can be read on the way, unless a mesh or a \
+                 proxy does TLS; see TENANCY_TLS_CERTIFICATE"
+            );
+        }
+        if config.tls_client_ca.is_some() && config.sidecar_spiffe_ids.is_empty() {
+            tracing::warn!("client certificates let nobody in: TENANCY_SIDECAR_SPIFFE_IDS is empty");
+        }
         if let Some(embedded) = &connected.embedded {
             first_start::welcome(&running, &clock, embedded.data_dir(), &mut std::io::stdout())?;
         }

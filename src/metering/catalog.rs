@@ -152,7 +152,8 @@ impl Catalog {
             | Change::Member(..)
             | Change::User(_)
             | Change::Plans
-            | Change::Limits(_) => {}
+            | Change::Limits(_)
+            | Change::RateLimits => {}
         }
     }
 

@@ -194,13 +194,16 @@ impl Recorder {
 
     /// The meters, new enough that none of those named is missing only because it was created a moment ago: an event
     /// that is rejected is not sent again.
+    pub async fn meters<'k>(
+        &self,
+        organization_id: OrganizationId,
+        mut keys: impl Iterator<Item = &'k str> + Send,
+    ) -> Result<View, Error> {
+        self.catalog.view_with(Some(organization_id), |view| keys.all(|key| view.of_key(key).is_some())).await
+    }
+
     async fn view(&self, organization_id: OrganizationId, drafts: &[Result<Draft, Violation>]) -> Result<View, Error> {
-        let began = self.clock.instant();
-        let view = self.catalog.view(organization_id).await?;
-        if drafts.iter().flatten().all(|draft| view.of_key(&draft.meter).is_some()) {
-            return Ok(view);
-        }
-        self.catalog.view_since(organization_id, began).await
+        self.meters(organization_id, drafts.iter().flatten().map(|draft| draft.meter.as_str())).await
     }
 
     fn judge(

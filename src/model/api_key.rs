@@ -5,6 +5,7 @@
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use crate::auth::keys::key::{LookupId, Redacted};
@@ -12,8 +13,8 @@ use crate::auth::keys::kind::ApiKeyKind;
 use crate::auth::permission::Permission;
 use crate::error::Violation;
 use crate::ids::{ApiKeyId, OrganizationId};
-use crate::model::origin;
 use crate::model::text::Labels;
+use crate::model::{ip_range, origin};
 
 /// The most scopes of one key.
 const SCOPES: usize = 64;
@@ -64,6 +65,8 @@ pub struct Profile {
     pub scopes: Vec<String>,
     /// Where a publishable key may be used from; empty means anywhere.
     pub allowed_origins: Vec<String>,
+    /// The addresses that it may be used from; empty means any.
+    pub allowed_ip_ranges: Vec<IpNet>,
     /// Switched off for a while.
     pub disabled: bool,
     /// When it stops working.
@@ -135,7 +138,7 @@ impl Profile {
     /// The scopes that a change from `self` to `after` hands out, and that whoever makes the change must hold.
     ///
     /// Added scopes are handed out to whoever has the secret. So is everything the key can do when the change makes it
-    /// good for more than it was: enabled again, for longer, or from more origins. The bearer of a key that an owner
+    /// good for more than it was: enabled again, for longer, or from more origins or addresses. The bearer of a key that an owner
     /// switched off must not get it back from somebody who could not have created it.
     #[must_use]
     pub fn handed_out<'a>(&self, after: &'a Self) -> Vec<&'a str> {
@@ -148,7 +151,8 @@ impl Profile {
         let wider = !self.allowed_origins.is_empty()
             && (after.allowed_origins.is_empty()
                 || after.allowed_origins.iter().any(|origin| !self.allowed_origins.contains(origin)));
-        let all = enabled || longer || wider;
+        let further = ip_range::reaches_further(&self.allowed_ip_ranges, &after.allowed_ip_ranges);
+        let all = enabled || longer || wider || further;
         after.scopes.iter().filter(|scope| all || !self.scopes.contains(scope)).map(String::as_str).collect()
     }
 }

@@ -98,6 +98,15 @@ pub struct Measure {
     pub filter: Vec<Condition>,
 }
 
+impl Measure {
+    /// The property that has the amount of an event; `None` where that is its quantity. Of a unique count it is none: the
+    /// values that are told apart are no amounts.
+    #[must_use]
+    pub fn amount_property(&self) -> Option<&str> {
+        self.value_property.as_deref().filter(|_| self.aggregation != Aggregation::UniqueCount)
+    }
+}
+
 /// A condition on one property of an event.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Condition {

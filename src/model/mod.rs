@@ -4,6 +4,7 @@
 pub mod api_key;
 pub mod audit_event;
 pub mod etag;
+pub mod ip_range;
 pub mod limit;
 pub mod member;
 pub mod meter;
@@ -11,6 +12,8 @@ pub mod organization;
 pub mod origin;
 pub mod plan;
 pub mod platform_key;
+pub mod rate_limit_domain;
 pub mod text;
 pub mod usage;
 pub mod user;
+pub mod workload;

@@ -124,6 +124,18 @@ pub enum Feature {
     Text(String),
 }
 
+impl Feature {
+    /// Whether there is any of it: what is asked by who needs no amount.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        match self {
+            Self::Boolean(is_on) => *is_on,
+            Self::Number(amount) => *amount > 0.0,
+            Self::Text(text) => !text.is_empty(),
+        }
+    }
+}
+
 impl From<Feature> for Value {
     fn from(feature: Feature) -> Self {
         // Every integer up to 2^53 is a double of its own.
@@ -161,6 +173,8 @@ pub struct PolicyRows {
     pub plan_version: i64,
     /// The plan's limits; their meters are platform-wide ones.
     pub plan_limits: Vec<PlanLimit>,
+    /// What the plan entitles to.
+    pub features: Features,
     /// The limits made for the organization, by either maker, in no order.
     pub limits: Vec<Limit>,
     /// In which its days, weeks and months turn.

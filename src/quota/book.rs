@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::model::limit::{Fallback, Terms};
 use crate::quota::counter::{Consequence, Counter, Shortage};
-use crate::quota::decision::{AccountKey, Change, Charge, Correction, Decision, Denial, LimitView, Mode};
+use crate::quota::decision::{AccountKey, Change, Charge, Correction, Decision, Denial, LimitView, Mode, Source};
 use crate::quota::ledger::{Answer, Request};
 use crate::quota::policy::Resolved;
 use crate::quota::rate::Tick;
-use crate::quota::slots::LedgerTime;
+use crate::quota::slots::{Calendar, LedgerTime};
 
 /// How many counters are looked at at a time: the lock is given up in between.
 const SWEEP: usize = 4096;
@@ -248,6 +248,21 @@ impl Book {
                 counter.put_back(slot.timestamp_micros(), *amount);
             }
         }
+    }
+
+    /// Gives back of a rate what was taken last, at most all that is counted here. The ledger takes no corrections of rates:
+    /// what they count is soon forgotten.
+    pub fn give_back(&mut self, now: Tick, account: &AccountKey, amount: u64) {
+        if let Some(counter) = self.counters.get_mut(account) {
+            counter.give_back(now, amount);
+        }
+    }
+
+    /// In which the windows of an account turn: the organization's, or UTC where the limit is none of the tenant's.
+    #[must_use]
+    pub fn calendar(&self, account: &AccountKey, organizations: Calendar) -> Calendar {
+        let is_rule = self.counters.get(account).is_some_and(|counter| counter.source() == Source::Rule);
+        if is_rule { Calendar::default() } else { organizations }
     }
 
     /// Hears of corrections that the ledger knows already.

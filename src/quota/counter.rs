@@ -10,7 +10,7 @@ mod view;
 use std::sync::Arc;
 
 use crate::model::limit::Fallback;
-use crate::quota::decision::Applied;
+use crate::quota::decision::{Applied, Source};
 use crate::quota::rate::{Bounds, Rate, Tick};
 use crate::quota::slots::{LedgerTime, SECOND, Slot, length};
 
@@ -271,6 +271,22 @@ impl Counter {
             Holding::Rate(rate) => rate.put_back(slot, amount, bounds),
         }
         self.recent = self.recent.saturating_sub(amount);
+    }
+
+    /// Gives back of a rate what was taken last, at most all that is counted; of units nothing, which the ledger corrects.
+    pub fn give_back(&mut self, now: Tick, amount: u64) {
+        let bounds = self.bounds();
+        if let Holding::Rate(rate) = &mut self.holding {
+            rate.available(now, bounds);
+            rate.give_back(amount, bounds);
+            self.recent = self.recent.saturating_sub(amount);
+        }
+    }
+
+    /// Where its limit comes from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.applied.source
     }
 
     /// Hands back what is not used, as others want it. Tells whether the ledger is to hear of it: of what was used as well,

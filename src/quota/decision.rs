@@ -113,6 +113,8 @@ pub enum Source {
     Plan,
     /// A limit of the organization, by whom it was made.
     Limit(Maker),
+    /// A rule of the rate limit service, or what a request to it brought along: none of a tenant's limits, and in UTC.
+    Rule,
 }
 
 /// A limit, and how much of it is used.

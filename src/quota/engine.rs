@@ -2,6 +2,10 @@
 //!
 //! A decision takes the lock of its organization's [`Book`](crate::quota::book::Book), and needs nothing else when that holds
 //! enough. Where it does not, the account is put into the queue of the [`Exchanger`], and the decision waits for the answer.
+//! What has to happen once is in `once`; `given` decides by limits that are none of an organization's policy.
+
+pub mod given;
+mod once;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,21 +21,32 @@ use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::model::limit::Window;
 use crate::quota::book::{Question, Verdict};
-use crate::quota::decision::{
-    AccountKey, Ask, Change, Charge, Correction, Decision, LimitView, Operation, Recorded, Subjects,
-};
+use crate::quota::decision::{AccountKey, Ask, Charge, Correction, Decision, LimitView, Subjects};
 use crate::quota::desk::{Desk, Desks};
 use crate::quota::exchanger::{Exchanger, Queued};
 use crate::quota::policies::Policies;
 use crate::quota::policy::{Policy, Resolved};
 use crate::quota::rate::Tick;
-use crate::quota::slots::slot;
+use crate::quota::slots::{Calendar, slot};
 use crate::repository::database::Database;
 use crate::repository::scope::Purpose;
 use crate::repository::{changes, meter, quota};
 
 /// The longest wait for the ledger.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a decision has waited, from one try to the next.
+#[derive(Debug)]
+pub struct Waiting {
+    began: Instant,
+    patience: Duration,
+    /// When another try is worth it although no answer came.
+    at: Option<Tick>,
+}
+
+fn question<'a>(ask: &Ask<'_>, limits: &'a [Resolved], policy: &Policy) -> Question<'a> {
+    Question { limits, as_of: policy.as_of, amount: ask.amount, mode: ask.mode, patient: true, again: false }
+}
 
 /// Decides. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -111,10 +126,22 @@ impl Engine {
             None => Box::pin(self.resolve(ask)).await?,
         };
         let desk = shared.desks.of(ask.organization_id);
-        match self.try_decide(&desk, &policy, &limits, ask, true, false) {
+        match self.try_decide(&desk, question(ask, &limits, &policy), Some(policy.calendar)) {
             Verdict::Decided(decision) => Ok(decision),
             Verdict::Wait(at) => Box::pin(self.wait(&desk, ask, at)).await,
         }
+    }
+
+    /// Whether the organization's plan includes a feature; from memory where that knows.
+    ///
+    /// Errors: `ORGANIZATION_NOT_FOUND`; `DATABASE_UNAVAILABLE` when the plan is not known.
+    pub async fn includes(&self, organization_id: OrganizationId, feature: &str) -> Result<bool, Error> {
+        let Inner { policies, shared, .. } = &*self.0;
+        let policy = match policies.peek(organization_id, shared.clock.instant()) {
+            Some(policy) => policy,
+            None => Box::pin(policies.get(organization_id)).await?,
+        };
+        Ok(policy.includes(feature))
     }
 
     /// The limits that apply, read from the database where need be: a meter that is not known may have been created on
@@ -131,21 +158,12 @@ impl Engine {
         Ok((limits, policy))
     }
 
-    fn try_decide(
-        &self,
-        desk: &Arc<Desk>,
-        policy: &Policy,
-        limits: &[Resolved],
-        ask: &Ask<'_>,
-        patient: bool,
-        again: bool,
-    ) -> Verdict {
+    fn try_decide(&self, desk: &Arc<Desk>, question: Question<'_>, calendar: Option<Calendar>) -> Verdict {
         let shared = &self.0.shared;
         let mut accounts = Vec::new();
-        let question = Question { limits, as_of: policy.as_of, amount: ask.amount, mode: ask.mode, patient, again };
         let verdict = {
             let mut state = desk.lock();
-            state.calendar = policy.calendar;
+            state.calendar = calendar.unwrap_or(state.calendar);
             // Taken under the lock: a decision that waited for it does not go by a time that has passed.
             state.book.decide(shared.tick(), question, &mut accounts)
         };
@@ -154,25 +172,46 @@ impl Engine {
     }
 
     /// Errors: as [`Self::decide`].
-    async fn wait(&self, desk: &Arc<Desk>, ask: &Ask<'_>, mut at: Option<Tick>) -> Result<Decision, Error> {
-        let shared = &self.0.shared;
-        let began = shared.clock.instant();
-        let patience = deadline::remaining(began, PATIENCE).mul_f32(0.8);
+    async fn wait(&self, desk: &Arc<Desk>, ask: &Ask<'_>, at: Option<Tick>) -> Result<Decision, Error> {
+        let mut waiting = self.waiting(at);
         loop {
-            let mut answered = std::pin::pin!(desk.answered.notified());
-            // From here on no answer is missed; one may have come already.
-            answered.as_mut().enable();
             // Who waited long, or was stopped, goes by what is in force now.
             let (limits, policy) = self.resolve(ask).await?;
-            let left = patience.saturating_sub(shared.clock.instant().saturating_duration_since(began));
-            match self.try_decide(desk, &policy, &limits, ask, !left.is_zero(), true) {
-                Verdict::Decided(decision) => return Ok(decision),
-                Verdict::Wait(next) => at = next.or(at.filter(|at| *at > shared.tick())),
+            let question = question(ask, &limits, &policy);
+            if let Some(decision) = self.try_again(desk, question, Some(policy.calendar), &mut waiting).await {
+                return Ok(decision);
             }
-            let nap = at.map_or(left, |at| Duration::from_micros((at - shared.tick()).max(0).unsigned_abs()).min(left));
-            // Either way it is decided anew.
-            let _ = tokio::time::timeout(nap, answered).await;
         }
+    }
+
+    fn waiting(&self, at: Option<Tick>) -> Waiting {
+        let began = self.0.shared.clock.instant();
+        Waiting { began, patience: deadline::remaining(began, PATIENCE).mul_f32(0.8), at }
+    }
+
+    /// Decides once more; where that is too early, waits until it may be worth another try, with the limits in force then.
+    async fn try_again(
+        &self,
+        desk: &Arc<Desk>,
+        question: Question<'_>,
+        calendar: Option<Calendar>,
+        waiting: &mut Waiting,
+    ) -> Option<Decision> {
+        let shared = &self.0.shared;
+        let mut answered = std::pin::pin!(desk.answered.notified());
+        // From here on no answer is missed; one may have come already.
+        answered.as_mut().enable();
+        let left = waiting.patience.saturating_sub(shared.clock.instant().saturating_duration_since(waiting.began));
+        let question = Question { patient: !left.is_zero(), again: true, ..question };
+        let at = match self.try_decide(desk, question, calendar) {
+            Verdict::Decided(decision) => return Some(decision),
+            Verdict::Wait(next) => next.or(waiting.at.filter(|at| *at > shared.tick())),
+        };
+        waiting.at = at;
+        let nap = at.map_or(left, |at| Duration::from_micros((at - shared.tick()).max(0).unsigned_abs()).min(left));
+        // Either way it is decided anew.
+        let _ = tokio::time::timeout(nap, answered).await;
+        None
     }
 
     /// Gives back, in memory, what a decision of this replica took a moment ago.
@@ -189,35 +228,16 @@ impl Engine {
         }
     }
 
-    /// Commits an operation: once, whoever repeats it on whichever replica.
-    pub async fn record(&self, organization_id: OrganizationId, operation: Operation) -> Result<Recorded, Error> {
-        let Common { database, clock, .. } = &*self.0.shared;
-        let mut scope = database.ingest([organization_id]).await?;
-        let recorded = quota::operate(&mut scope, clock.ahead(), organization_id, &operation, clock.now()).await?;
-        if recorded == Recorded::Now {
-            scope.commit().await?;
-            if let Some(desk) = self.0.shared.desks.find(organization_id) {
-                desk.lock().book.corrected(&operation.corrections);
-            }
-        }
-        Ok(recorded)
-    }
-
-    /// What became of an operation that may have happened, on whichever replica; `None`: it did not.
-    pub async fn recall(&self, organization_id: OrganizationId, id: Uuid) -> Result<Option<Recorded>, Error> {
-        let mut scope = self.0.shared.database.ingest([organization_id]).await?;
-        quota::recall(&mut scope, organization_id, id).await
-    }
-
     /// The corrections that give an amount back to every account that a decision would have taken it from.
     pub async fn refund(&self, ask: &Ask<'_>) -> Result<Vec<Correction>, Error> {
-        let (limits, _) = self.resolve(ask).await?;
-        let counted = limits.into_iter().filter(|limit| {
-            limit.applied.terms.amount.is_some_and(|amount| amount > 0) && !limit.account.window.is_rate()
-        });
-        let refund =
-            |limit: Resolved| Correction { account: limit.account, slot: None, change: Change::Refund(ask.amount) };
-        Ok(counted.map(refund).collect())
+        Ok(given::refunds(&self.in_force(ask).await?, ask.amount))
+    }
+
+    /// The limits that apply to a question.
+    ///
+    /// Errors: as [`Self::decide`].
+    pub async fn in_force(&self, ask: &Ask<'_>) -> Result<Vec<Resolved>, Error> {
+        Ok(self.resolve(ask).await?.0)
     }
 
     /// The limits that apply, by meter, and how much of them is used: as the ledger has it now.

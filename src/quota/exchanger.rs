@@ -142,7 +142,7 @@ async fn take_turn(shared: &Common, lifetime: Lifetime, turn: Vec<Queued>) {
             // Its room is wanted again seldom, and there are as many of them as organizations.
             state.queued.shrink_to_fit();
         }
-        let calendar = state.calendar;
+        let calendar = state.book.calendar(&account, state.calendar);
         let question = state.book.question(sent, shared.replica, &account, leave);
         drop(state);
         if let Some(request) = question {

@@ -21,6 +21,8 @@ pub struct Policy {
     organization_id: OrganizationId,
     /// By the keys of the meters.
     meters: HashMap<Arc<str>, Vec<Group>>,
+    /// The features that are on, sorted.
+    features: Box<[Box<str>]>,
     /// In which its windows turn.
     pub calendar: Calendar,
     /// When it was read from the database.
@@ -93,6 +95,8 @@ impl Policy {
                 }
                 Source::Limit(Maker::Platform) => &mut group.platform,
                 Source::Limit(Maker::Organization) => &mut group.organization,
+                // Of no policy.
+                Source::Rule => return,
             };
             match subject_id {
                 Some(subject_id) => {
@@ -110,6 +114,7 @@ impl Policy {
         Self {
             organization_id,
             meters: by_id.into_values().collect(),
+            features: rows.features.iter().filter(|(_, f)| f.is_on()).map(|(name, _)| name.as_str().into()).collect(),
             calendar: Calendar { zone: rows.time_zone, anchor_day: rows.billing_anchor_day },
             as_of: rows.as_of.timestamp_micros(),
         }
@@ -120,6 +125,12 @@ impl Policy {
     pub fn resolve(&self, meter: &str, subjects: Subjects) -> Option<Vec<Resolved>> {
         let groups = self.meters.get(meter)?;
         Some(groups.iter().filter_map(|group| group.resolve(self.organization_id, subjects)).collect())
+    }
+
+    /// Whether the plan entitles to a feature: whether there is any of it.
+    #[must_use]
+    pub fn includes(&self, feature: &str) -> bool {
+        self.features.binary_search_by(|known| (**known).cmp(feature)).is_ok()
     }
 
     /// The meters, by key.

@@ -90,6 +90,21 @@ impl Rate {
         self.sum -= u64::from(noted);
     }
 
+    /// Gives back what was taken last, up to the present step and at most all that is counted.
+    pub fn give_back(&mut self, amount: u64, bounds: Bounds) {
+        let mut left = amount.min(self.sum);
+        if bounds.burst > 0 {
+            self.tokens = self.tokens.saturating_add(left.saturating_mul(self.length())).min(self.full(bounds));
+        }
+        for past in 0..SLOTS {
+            let slot = &mut self.ring[Self::index(self.step - past)];
+            let noted = u32::try_from(left).unwrap_or(u32::MAX).min(*slot);
+            *slot -= noted;
+            self.sum -= u64::from(noted);
+            left -= u64::from(noted);
+        }
+    }
+
     /// How much of the share may be used.
     #[must_use]
     pub const fn cap(&self) -> u64 {
@@ -270,6 +285,23 @@ mod tests {
                 None => prop_assert!(burst > 0 && amount > burst),
             }
         }
+    }
+
+    #[test]
+    fn what_is_given_back_is_what_was_taken_last() {
+        let bounds = Bounds { amount: 10, burst: 0 };
+        let mut rate = Rate::new(LENGTH);
+        rate.resize(0, 10, 10, 0, bounds);
+        rate.take(6, bounds);
+        assert_eq!(rate.available(LENGTH / 2, bounds), 4);
+        rate.take(4, bounds);
+        rate.give_back(5, bounds);
+        assert_eq!(rate.available(LENGTH / 2, bounds), 5);
+        // Of what was taken first 5 are left, and those are forgotten first.
+        assert_eq!(rate.available(LENGTH + LENGTH / 32 + LENGTH / 400, bounds), 10);
+        rate.take(3, bounds);
+        rate.give_back(u64::MAX, bounds);
+        assert_eq!((rate.used(), rate.available(LENGTH + LENGTH / 16, bounds)), (0, 10), "and no more than there was");
     }
 
     #[test]

@@ -4,11 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use prost::Message as _;
 use uuid::Uuid;
 
 use crate::ids::{MeterId, OrganizationId};
 use crate::model::limit::{SubjectKind, Unit, Window};
-use crate::quota::decision::{AccountKey, Change, Charge, Correction};
+use crate::quota::decision::{AccountKey, Change, Charge, Correction, Operation};
 
 /// Changes with the layout.
 const VERSION: u8 = 1;
@@ -21,6 +22,17 @@ const CHARGES: usize = 13 * 4;
 
 /// The longest text that is looked at.
 const TEXT: usize = 4 << 10;
+
+/// What a reservation came to. It is kept as the message of the API that says so.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Settlement {
+    /// How much was really used.
+    #[prost(int64, tag = "1")]
+    pub settled: i64,
+    /// How much of it is more than was reserved.
+    #[prost(int64, tag = "2")]
+    pub overage: i64,
+}
 
 /// A reservation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +108,21 @@ impl Reservation {
             reservation.charges.push(Charge { account, slot, amount: u64::from_be_bytes(reader.take()?) });
         }
         Some(reservation)
+    }
+
+    /// What it comes to when so much was really used, and what is to happen for it, once.
+    #[must_use]
+    pub fn settlement(&self, actual: u64) -> (Settlement, Operation) {
+        let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let settlement = Settlement { settled: signed(actual), overage: signed(actual.saturating_sub(self.amount)) };
+        let operation = Operation {
+            id: self.id,
+            // Whatever the amount: the first settlement holds.
+            request_hash: Vec::new(),
+            reply: settlement.encode_to_vec(),
+            corrections: self.corrections(actual),
+        };
+        (settlement, operation)
     }
 
     /// What is to be corrected when so much was really used.

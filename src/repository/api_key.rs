@@ -8,6 +8,7 @@ use crate::auth::keys::stored_hash::SecretHash;
 use crate::error::Error;
 use crate::ids::ApiKeyId;
 use crate::model::api_key::{ApiKey, Profile};
+use crate::model::ip_range;
 use crate::page::Page;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
@@ -36,6 +37,7 @@ struct Row {
     labels: Value,
     scopes: Vec<String>,
     allowed_origins: Vec<String>,
+    allowed_ip_ranges: Vec<String>,
     disabled: bool,
     expire_time: Option<DateTime<Utc>>,
     revoke_time: Option<DateTime<Utc>>,
@@ -59,6 +61,7 @@ impl TryFrom<Row> for ApiKey {
                 labels: serde_json::from_value(row.labels).map_err(Error::internal)?,
                 scopes: row.scopes,
                 allowed_origins: row.allowed_origins,
+                allowed_ip_ranges: ip_range::stored(&row.allowed_ip_ranges)?,
                 disabled: row.disabled,
                 expire_time: row.expire_time,
             },
@@ -88,8 +91,8 @@ pub async fn create(scope: &mut TenantScope, key: &ApiKey, secret: &SecretHash) 
     let profile = &key.profile;
     sqlx::query!(
         "INSERT INTO tenancy.api_keys (organization_id, api_key_id, kind, lookup_id, secret_hash, display_name, labels,
-             scopes, allowed_origins, disabled, expire_time, revision, create_time, update_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+             scopes, allowed_origins, disabled, expire_time, revision, create_time, update_time, allowed_ip_ranges)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         organization_id.uuid(),
         key.api_key_id.uuid(),
         key.kind.name(),
@@ -103,7 +106,8 @@ pub async fn create(scope: &mut TenantScope, key: &ApiKey, secret: &SecretHash) 
         profile.expire_time,
         key.revision,
         key.create_time,
-        key.update_time
+        key.update_time,
+        &ip_range::texts(&profile.allowed_ip_ranges)
     )
     .execute(&mut *scope)
     .await
@@ -118,8 +122,8 @@ pub async fn get(scope: &mut TenantScope, id: ApiKeyId) -> Result<ApiKey, Error>
     sqlx::query_as!(
         Row,
         r#"SELECT k.organization_id, k.api_key_id, k.kind, k.lookup_id, k.previous_secret_expire_time, k.display_name,
-               k.labels, k.scopes, k.allowed_origins, k.disabled, k.expire_time, k.revoke_time, k.revision,
-               k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
+               k.labels, k.scopes, k.allowed_origins, k.allowed_ip_ranges, k.disabled, k.expire_time, k.revoke_time,
+               k.revision, k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
            FROM tenancy.api_keys k LEFT JOIN tenancy.api_key_uses u USING (organization_id, api_key_id)
            WHERE k.organization_id = $1 AND k.api_key_id = $2"#,
         organization_id.uuid(),
@@ -137,8 +141,8 @@ pub async fn lock(scope: &mut TenantScope, id: ApiKeyId) -> Result<ApiKey, Error
     sqlx::query_as!(
         Row,
         r#"SELECT k.organization_id, k.api_key_id, k.kind, k.lookup_id, k.previous_secret_expire_time, k.display_name,
-               k.labels, k.scopes, k.allowed_origins, k.disabled, k.expire_time, k.revoke_time, k.revision,
-               k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
+               k.labels, k.scopes, k.allowed_origins, k.allowed_ip_ranges, k.disabled, k.expire_time, k.revoke_time,
+               k.revision, k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
            FROM tenancy.api_keys k LEFT JOIN tenancy.api_key_uses u USING (organization_id, api_key_id)
            WHERE k.organization_id = $1 AND k.api_key_id = $2 FOR NO KEY UPDATE OF k"#,
         organization_id.uuid(),
@@ -163,7 +167,7 @@ pub async fn save(
     let revision = sqlx::query_scalar!(
         "UPDATE tenancy.api_keys SET display_name = $3, labels = $4, scopes = $5, allowed_origins = $6, disabled = $7,
              expire_time = $8, revoke_time = $9, previous_secret_expire_time = $10, update_time = $11,
-             revision = revision + 1
+             allowed_ip_ranges = $12, revision = revision + 1
          WHERE organization_id = $1 AND api_key_id = $2 RETURNING revision",
         organization_id.uuid(),
         after.api_key_id.uuid(),
@@ -175,7 +179,8 @@ pub async fn save(
         profile.expire_time,
         after.revoke_time,
         after.previous_secret_expire_time,
-        now
+        now,
+        &ip_range::texts(&profile.allowed_ip_ranges)
     )
     .fetch_one(&mut *scope)
     .await?;
@@ -216,8 +221,8 @@ pub async fn list(scope: &mut TenantScope, narrow: &Narrow, page: &Page) -> Resu
     sqlx::query_as!(
         Row,
         r#"SELECT k.organization_id, k.api_key_id, k.kind, k.lookup_id, k.previous_secret_expire_time, k.display_name,
-               k.labels, k.scopes, k.allowed_origins, k.disabled, k.expire_time, k.revoke_time, k.revision,
-               k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
+               k.labels, k.scopes, k.allowed_origins, k.allowed_ip_ranges, k.disabled, k.expire_time, k.revoke_time,
+               k.revision, k.create_time, k.update_time, u.last_used_time AS "last_used_time?"
            FROM tenancy.api_keys k LEFT JOIN tenancy.api_key_uses u USING (organization_id, api_key_id)
            WHERE k.organization_id = $1
              AND k.api_key_id < $2

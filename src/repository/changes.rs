@@ -35,6 +35,8 @@ pub enum Change {
     Plans,
     /// The limits of one organization, beside those of its plan.
     Limits(OrganizationId),
+    /// The rules of the rate limit service.
+    RateLimits,
 }
 
 impl fmt::Display for Change {
@@ -48,6 +50,7 @@ impl fmt::Display for Change {
             Self::PlatformMeters => write!(f, "platform_meters:"),
             Self::Plans => write!(f, "plans:"),
             Self::Limits(id) => write!(f, "limits:{id}"),
+            Self::RateLimits => write!(f, "rate_limits:"),
         }
     }
 }
@@ -70,6 +73,7 @@ impl FromStr for Change {
             "platform_meters" => Self::PlatformMeters,
             "plans" => Self::Plans,
             "limits" => Self::Limits(name.parse()?),
+            "rate_limits" => Self::RateLimits,
             _ => return Err(unknown()),
         })
     }

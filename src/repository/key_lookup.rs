@@ -22,6 +22,8 @@ pub struct FoundKey {
     pub scopes: Vec<String>,
     /// Where a publishable key may be used from; empty means anywhere.
     pub allowed_origins: Vec<String>,
+    /// The addresses that it may be used from, as CIDRs; empty means any.
+    pub allowed_ip_ranges: Vec<String>,
     /// Switched off for a while.
     pub disabled: bool,
     /// When it stops working.
@@ -41,7 +43,8 @@ pub async fn find(scope: &mut LookupScope, lookup_id: &str) -> Result<Option<Fou
     let found = sqlx::query!(
         r#"SELECT kind AS "kind!", api_key_id AS "api_key_id!", secret_hash AS "secret_hash!", previous_secret_hash,
                previous_secret_expire_time, scopes AS "scopes!", allowed_origins AS "allowed_origins!",
-               disabled AS "disabled!", expire_time, revoke_time, labels AS "labels!", organization_id, organization_ids
+               allowed_ip_ranges AS "allowed_ip_ranges!", disabled AS "disabled!", expire_time, revoke_time,
+               labels AS "labels!", organization_id, organization_ids
            FROM tenancy.find_api_key($1)"#,
         lookup_id
     )
@@ -54,6 +57,7 @@ pub async fn find(scope: &mut LookupScope, lookup_id: &str) -> Result<Option<Fou
         previous: found.previous_secret_hash.zip(found.previous_secret_expire_time),
         scopes: found.scopes,
         allowed_origins: found.allowed_origins,
+        allowed_ip_ranges: found.allowed_ip_ranges,
         disabled: found.disabled,
         expire_time: found.expire_time,
         revoke_time: found.revoke_time,

@@ -8,7 +8,7 @@ use crate::error::{Error, Violation};
 use crate::ids::{LimitId, MeterId};
 use crate::model::limit::{Limit, MOST_LIMITS, Maker, Rule, SubjectKind, Terms, Window};
 use crate::model::organization as rules;
-use crate::model::plan::{PlanLimit, PolicyRows};
+use crate::model::plan::{Features, PlanLimit, PolicyRows};
 use crate::page::Page;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
@@ -230,8 +230,8 @@ fn taken(limit: &Limit) -> Error {
 pub async fn policy(scope: &mut TenantScope) -> Result<PolicyRows, Error> {
     let organization_id = scope.organization_id();
     let found = sqlx::query!(
-        r#"SELECT o.plan, p.version, p.limits AS "limits: Json<Vec<PlanLimit>>", o.time_zone, o.billing_anchor_day,
-               now() AS "as_of!"
+        r#"SELECT o.plan, p.version, p.limits AS "limits: Json<Vec<PlanLimit>>",
+               p.features AS "features: Json<Features>", o.time_zone, o.billing_anchor_day, now() AS "as_of!"
            FROM tenancy.organizations o JOIN tenancy.plans p ON p.key = o.plan WHERE o.organization_id = $1"#,
         organization_id.uuid()
     )
@@ -253,6 +253,7 @@ pub async fn policy(scope: &mut TenantScope) -> Result<PolicyRows, Error> {
         plan: found.plan,
         plan_version: found.version,
         plan_limits: found.limits.0,
+        features: found.features.0,
         limits: limits.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         time_zone: rules::time_zone("time_zone", &found.time_zone).map_err(broken)?,
         billing_anchor_day: rules::billing_anchor_day("billing_anchor_day", found.billing_anchor_day.into())

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod platform_key;
 pub mod purge;
 pub mod quota;
+pub mod rate_limit_domain;
 pub mod scope;
 pub mod upkeep;
 pub mod usage;

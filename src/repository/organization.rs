@@ -144,6 +144,8 @@ pub async fn create(
     let id = organization_id.to_string();
     let happened = Happened { at: now, action: "organizations.create", resource_type: RESOURCE, resource_id: &id };
     audit_event::record_of(scope, organization_id, happened, None::<&Organization>, Some(&created)).await?;
+    // That nobody has its slug may be known.
+    changes::announce(scope, &Change::Organization(organization_id)).await?;
     Ok(created)
 }
 

@@ -1,5 +1,7 @@
-//! The ledger of quotas: accounts that are read under their lock, changed by `quota::ledger`, and written; and operations
-//! that happen once.
+//! The ledger of quotas: accounts that are read under their lock, changed by `quota::ledger`, and written; in `operations`
+//! what happens once.
+
+pub mod operations;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::model::limit::{SubjectKind, Window};
-use crate::quota::decision::{AccountKey, Operation, Recorded};
+use crate::quota::decision::AccountKey;
 use crate::quota::ledger::{Account, Answer, Lifetime, Request, is_short, others_have};
 use crate::quota::slots::{Calendar, LedgerTime, slot};
 use crate::repository::database::Database;
@@ -206,62 +208,6 @@ async fn save(scope: &mut IngestScope, locked: &Locked, recalled: &[String]) -> 
     .fetch_all(&mut *scope)
     .await?;
     Ok(())
-}
-
-/// Does an operation, once: what was done under its id before is told instead.
-pub async fn operate(
-    scope: &mut IngestScope,
-    ahead: Duration,
-    organization_id: OrganizationId,
-    operation: &Operation,
-    now: DateTime<Utc>,
-) -> Result<Recorded, Error> {
-    let inserted = sqlx::query!(
-        "INSERT INTO tenancy.quota_operations (organization_id, operation_id, request_hash, reply, create_time)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        organization_id.uuid(),
-        operation.id,
-        operation.request_hash,
-        operation.reply,
-        now
-    )
-    .execute(&mut *scope)
-    .await?;
-    if inserted.rows_affected() == 0 {
-        // Gone again: it is so old that it was forgotten between the two statements.
-        return recall(scope, organization_id, operation.id).await?.ok_or(Error::Conflict);
-    }
-    if !operation.corrections.is_empty() {
-        let keys: Vec<Key> =
-            operation.corrections.iter().map(|correction| (organization_id, correction.account)).collect();
-        let mut locked = select(scope, &Columns::of(keys.iter()), ahead).await?;
-        for correction in &operation.corrections {
-            // An account that the ledger does not know has nothing to be corrected.
-            if let Some(account) = locked.accounts.get_mut(&(organization_id, correction.account)) {
-                account.correct(locked.now, correction.slot.map(|slot| slot.timestamp_micros()), correction.change);
-            }
-        }
-        if !locked.accounts.is_empty() {
-            save(scope, &locked, &[]).await?;
-        }
-    }
-    Ok(Recorded::Now)
-}
-
-/// What became of an operation; `None`: it did not happen, or so long ago that it was forgotten.
-pub async fn recall(
-    scope: &mut IngestScope,
-    organization_id: OrganizationId,
-    operation_id: Uuid,
-) -> Result<Option<Recorded>, Error> {
-    let before = sqlx::query!(
-        "SELECT request_hash, reply FROM tenancy.quota_operations WHERE organization_id = $1 AND operation_id = $2",
-        organization_id.uuid(),
-        operation_id
-    )
-    .fetch_optional(&mut *scope)
-    .await?;
-    Ok(before.map(|before| Recorded::Before { request_hash: before.request_hash, reply: before.reply }))
 }
 
 /// The accounts of the scope's organization that there are, and the database's time.

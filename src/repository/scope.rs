@@ -79,6 +79,8 @@ pub enum Purpose {
     PlatformMeters,
     /// Create, read, change and archive plans.
     Plans,
+    /// Create, read, change and delete the rules of the rate limit service.
+    RateLimits,
     /// Keys of services and operators.
     PlatformKeys,
     /// Read the audit of the platform.
@@ -101,6 +103,7 @@ impl Purpose {
             Self::Users => "users",
             Self::PlatformMeters => "platform_meters",
             Self::Plans => "plans",
+            Self::RateLimits => "rate_limits",
             Self::PlatformKeys => "platform_keys",
             Self::PlatformAudit => "platform_audit",
             Self::SigningKeys => "signing_keys",

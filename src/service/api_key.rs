@@ -212,7 +212,7 @@ impl ApiKeyService for ApiKeys {
     ) -> Result<Response<v1::VerifyApiKeyResponse>, Status> {
         let (caller, request) = open(request)?;
         verification::presented("api_key", &request.api_key).map_err(Error::from)?;
-        let wanted = Wanted::read(&request.permission, &request.origin).map_err(Error::from)?;
+        let wanted = Wanted::read(&request.permission, &request.origin, &request.client_ip).map_err(Error::from)?;
         let sight = self.shared.gate.sight(&caller).await?;
 
         let outcome = self.authenticator.verify(&request.api_key).await?;

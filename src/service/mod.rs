@@ -10,13 +10,14 @@ pub mod meter;
 pub mod organization;
 pub mod plan;
 pub mod quota;
+pub mod rate_limit_domain;
 pub mod usage;
 pub mod user;
 
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use tonic::service::Routes;
+use tonic::service::RoutesBuilder;
 use tonic::{Request, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -37,9 +38,10 @@ use crate::proto::v1::meter_service_server::MeterServiceServer;
 use crate::proto::v1::organization_service_server::OrganizationServiceServer;
 use crate::proto::v1::plan_service_server::PlanServiceServer;
 use crate::proto::v1::quota_service_server::QuotaServiceServer;
+use crate::proto::v1::rate_limit_domain_service_server::RateLimitDomainServiceServer;
 use crate::proto::v1::usage_service_server::UsageServiceServer;
 use crate::proto::v1::user_service_server::UserServiceServer;
-use crate::quota::engine::Engine;
+use crate::quota::decisions::Decisions;
 use crate::repository::database::Database;
 use crate::service::api_key::ApiKeys;
 use crate::service::audit_event::Audit;
@@ -49,6 +51,7 @@ use crate::service::meter::Meters;
 use crate::service::organization::Organizations;
 use crate::service::plan::Plans;
 use crate::service::quota::Quotas;
+use crate::service::rate_limit_domain::RateLimitDomains;
 use crate::service::usage::Usage;
 use crate::service::user::Users;
 
@@ -77,19 +80,19 @@ pub struct Ingredients {
     /// Takes usage in.
     pub recorder: Recorder,
     /// Decides about quotas.
-    pub engine: Engine,
+    pub decisions: Decisions,
     /// How long raw usage events are kept.
     pub usage_retention: TimeDelta,
     /// How long a deleted organization can be brought back.
     pub purge_after: TimeDelta,
 }
 
-/// Every service there is, with health and reflection: the one place where they are registered.
+/// Every service there is, with health and reflection, but those of the sidecars: the one place where they are registered.
 pub fn routes(
     ingredients: Ingredients,
     health: HealthServer<impl Health>,
-) -> Result<Routes, tonic_reflection::server::Error> {
-    let Ingredients { shared, authenticator, last_used, catalog, recorder, engine, usage_retention, purge_after } =
+) -> Result<RoutesBuilder, tonic_reflection::server::Error> {
+    let Ingredients { shared, authenticator, last_used, catalog, recorder, decisions, usage_retention, purge_after } =
         ingredients;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -98,7 +101,7 @@ pub fn routes(
             // So that clients can show the details of errors.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut routes = Routes::builder();
+    let mut routes = RoutesBuilder::default();
     routes
         .add_service(health)
         .add_service(reflection().build_v1()?)
@@ -112,10 +115,11 @@ pub fn routes(
         .add_service(PlanServiceServer::new(Plans { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(QuotaServiceServer::new(Quotas::new(
             shared.clone(),
-            engine,
+            decisions,
             Arc::clone(&catalog),
             recorder.clone(),
         )))
+        .add_service(RateLimitDomainServiceServer::new(RateLimitDomains { shared: shared.clone() }))
         .add_service(UsageServiceServer::new(Usage {
             shared: shared.clone(),
             catalog,
@@ -123,13 +127,12 @@ pub fn routes(
             retention: usage_retention,
         }))
         .add_service(UserServiceServer::new(Users { shared }));
-    // Otherwise the router prepares every route again for every request.
-    Ok(routes.routes().prepare())
+    Ok(routes)
 }
 
 /// Takes a request apart into who sent it and what it says. The auth layer has put the caller there; without one the
 /// service was mounted outside of it.
-fn open<T>(mut request: Request<T>) -> Result<(Caller, T), Status> {
+pub fn open<T>(mut request: Request<T>) -> Result<(Caller, T), Status> {
     let caller = request
         .extensions_mut()
         .remove::<Caller>()

@@ -15,7 +15,7 @@ use crate::metering::recorder::Recorder;
 use crate::proto::v1;
 use crate::proto::v1::quota_service_server::QuotaService;
 use crate::quota::decision::Mode;
-use crate::quota::engine::Engine;
+use crate::quota::decisions::Decisions;
 use crate::service::convert::quota::{self as convert, reply};
 use crate::service::quota::decider::{Decider, Guest};
 use crate::service::{Shared, open};
@@ -30,8 +30,8 @@ pub struct Quotas {
 impl Quotas {
     /// Made once: what it remembers is the replica's.
     #[must_use]
-    pub fn new(shared: Shared, engine: Engine, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
-        let decider = Arc::new(Decider::new(engine, shared.clock.clone(), catalog, recorder));
+    pub fn new(shared: Shared, decisions: Decisions, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
+        let decider = Arc::new(Decider::new(decisions, shared.clock.clone(), catalog, recorder));
         Self { shared, decider }
     }
 }

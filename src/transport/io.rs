@@ -10,19 +10,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// The connection.
 #[derive(Debug)]
-pub struct Collecting(pub TcpStream);
+pub struct Collecting<S>(pub S);
 
-impl AsyncRead for Collecting {
+impl<S: AsyncRead + Unpin> AsyncRead for Collecting<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buf)
     }
 }
 
-impl AsyncWrite for Collecting {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Collecting<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, buf)
     }

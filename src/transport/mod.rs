@@ -1,4 +1,4 @@
-//! The way of a request from the socket to a service: connections in `serve.rs`, the layers and their order in
+//! The way of a request from the socket to a service: connections in `serve.rs` and `tls.rs`, the layers and their order in
 //! `layers.rs`, each layer in a file of its own, the admin port in `admin.rs`.
 
 pub mod admin;
@@ -10,5 +10,7 @@ pub mod layers;
 pub mod limit;
 pub mod middleware;
 pub mod panic;
+pub mod peer;
 pub mod serve;
 pub mod stream;
+pub mod tls;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::RngExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +20,12 @@ use tonic::body::Body;
 use crate::deadline::Ending;
 use crate::transport::io::Collecting;
 use crate::transport::middleware::Next;
+use crate::transport::peer::Peer;
 use crate::transport::stream::is_stream;
+use crate::transport::tls::Tls;
 
 /// How connections are treated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionOptions {
     /// How often a silent connection is pinged, and how long the answer may take.
     pub keepalive: Duration,
@@ -33,6 +36,8 @@ pub struct ConnectionOptions {
     pub grace: Duration,
     /// The most requests at once on one connection.
     pub max_streams: u32,
+    /// `None`: in clear.
+    pub tls: Option<Tls>,
 }
 
 /// The most connections that wait for the thread that they were handed to. Beyond, who accepted one serves it.
@@ -118,7 +123,7 @@ pub async fn run(
     let connections = TaskTracker::new();
     let begin = |stream, place| match TcpStream::from_std(stream) {
         Ok(stream) => {
-            connections.spawn(connection(stream, place, service.clone(), options, shutdown.clone()));
+            connections.spawn(connection(stream, place, service.clone(), options.clone(), shutdown.clone()));
         }
         Err(error) => tracing::warn!(%error, "a connection was lost between two threads"),
     };
@@ -135,7 +140,7 @@ pub async fn run(
             Ok(stream) => {
                 let place = thread.threads.place(thread.number);
                 if place.number == thread.number {
-                    connections.spawn(connection(stream, place, service.clone(), options, shutdown.clone()));
+                    connections.spawn(connection(stream, place, service.clone(), options.clone(), shutdown.clone()));
                 } else if let Ok(stream) = stream.into_std() {
                     let handed = &thread.threads.0[place.number].handed;
                     // Closed is a thread that ends; then all do, and the caller connects elsewhere.
@@ -158,6 +163,7 @@ pub async fn run(
     Ok(())
 }
 
+/// One connection, from its first byte on: whoever is slow to shake hands holds up nobody else.
 async fn connection(
     stream: TcpStream,
     _place: Place,
@@ -167,10 +173,35 @@ async fn connection(
 ) {
     // Replies are small and complete: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
+    let address = stream.peer_addr().ok().map(|address| address.ip());
+    let Some(tls) = &options.tls else {
+        return serve(stream, Peer { address, spiffe_id: None }, service, &options, shutdown).await;
+    };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = shutdown.cancelled() => return,
+    };
+    match accepted {
+        // Boxed, as who serves in clear would carry it too.
+        Ok((stream, spiffe_id)) => {
+            Box::pin(serve(stream, Peer { address, spiffe_id }, service, &options, shutdown)).await;
+        }
+        Err(error) => tracing::debug!(%error, "a handshake failed"),
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    service: impl Next,
+    options: &ConnectionOptions,
+    shutdown: CancellationToken,
+) {
     // Unary calls end by themselves; a stream has to be told.
     let ending = Ending::default();
     let told = ending.clone();
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
         if is_stream(request.uri().path()) {
             request.extensions_mut().insert(told.clone());
         }

@@ -11,6 +11,8 @@ use crate::transport::middleware::Response;
 
 /// The RPCs whose reply is a stream; a test compares ours with the descriptors.
 pub const STREAMS: &[&str] = &[
+    "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
+    "/envoy.service.rate_limit_quota.v3.RateLimitQuotaService/StreamRateLimitQuotas",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::metering::catalog::Catalog;
 use crate::quota::engine::Engine;
+use crate::quota::rules::Rules;
 use crate::repository::changes::{self, Change, Reading};
 use crate::repository::database::Database;
 use crate::repository::error::unreachable;
@@ -43,6 +44,8 @@ pub struct Caches {
     pub catalog: Arc<Catalog>,
     /// Limits.
     pub engine: Engine,
+    /// The rules of the rate limit service.
+    pub rules: Arc<Rules>,
 }
 
 impl Caches {
@@ -52,6 +55,7 @@ impl Caches {
         self.directory.apply(change);
         self.catalog.apply(change);
         self.engine.apply(change);
+        self.rules.apply(change);
     }
 
     fn forget_all(&self) {
@@ -59,6 +63,7 @@ impl Caches {
         self.directory.forget_all();
         self.catalog.forget_all();
         self.engine.forget_all();
+        self.rules.forget_all();
     }
 }
 

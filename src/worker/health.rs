@@ -8,6 +8,10 @@ use crate::repository::database::Database;
 
 /// The services whose health is told, apart from the empty name, which stands for all.
 pub const SERVICES: &[&str] = &[
+    "envoy.service.accesslog.v3.AccessLogService",
+    "envoy.service.auth.v3.Authorization",
+    "envoy.service.rate_limit_quota.v3.RateLimitQuotaService",
+    "envoy.service.ratelimit.v3.RateLimitService",
     "tenancy.v1.ApiKeyService",
     "tenancy.v1.AuditService",
     "tenancy.v1.LimitService",
@@ -16,6 +20,7 @@ pub const SERVICES: &[&str] = &[
     "tenancy.v1.OrganizationService",
     "tenancy.v1.PlanService",
     "tenancy.v1.QuotaService",
+    "tenancy.v1.RateLimitDomainService",
     "tenancy.v1.UsageService",
     "tenancy.v1.UserService",
 ];

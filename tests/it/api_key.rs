@@ -70,10 +70,11 @@ async fn every_wrong_field_is_named() {
         labels: [("BAD".to_owned(), String::new())].into(),
         scopes: Vec::new(),
         allowed_origins: vec!["https://a.example".into()],
+        allowed_ip_ranges: vec!["10.0.0.1/8".into()],
         expire_time: Some(Timestamp { seconds: i64::MAX, nanos: -1 }),
         ..good()
     };
-    let expected = ["allowed_origins", "display_name", "expire_time", "labels", "scopes"];
+    let expected = ["allowed_ip_ranges[0]", "allowed_origins", "display_name", "expire_time", "labels", "scopes"];
     assert_eq!(wrong(everything).await, expected.map(|field| format!("api_key.{field}")));
 
     for kind in [0, 6, 99, -1] {
@@ -199,6 +200,19 @@ async fn a_key_hands_out_only_what_it_holds() {
     let open = update(&tenant.client, wanted, &["allowed_origins"]).await.unwrap();
     let wanted = v1::ApiKey { allowed_origins: vec!["https://c.example".into()], ..open };
     update(&low, wanted, &["allowed_origins"]).await.expect("fewer origins hand out nothing");
+
+    let ranges = |ranges: &[&str]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let bound = v1::ApiKey { allowed_ip_ranges: ranges(&["10.1.0.0/16"]), ..secret_key(&["usage.write"]) };
+    let (bound, _) = create(&tenant.client, bound).await.unwrap();
+    for wider in [&["10.0.0.0/8"] as &[&str], &["10.1.0.0/16", "::1"], &[]] {
+        let wanted = v1::ApiKey { allowed_ip_ranges: ranges(wider), ..bound.clone() };
+        let refusal = refused(update(&low, wanted, &["allowed_ip_ranges"]).await);
+        assert!(refusal.is(Code::PermissionDenied, "SCOPE_NOT_HELD"), "{wider:?}: {refusal:?}");
+    }
+    let wanted = v1::ApiKey { allowed_ip_ranges: ranges(&["10.1.2.3"]), ..bound };
+    let narrowed = update(&low, wanted, &["allowed_ip_ranges"]).await.expect("fewer addresses hand out nothing");
+    assert_eq!(narrowed.allowed_ip_ranges, ["10.1.2.3/32"], "in its canonical form");
+    assert_eq!(get(&tenant.client, &narrowed.api_key_id).await.unwrap(), narrowed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -128,6 +128,29 @@ async fn a_publishable_key_works_from_its_origins_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_works_from_its_addresses_only() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let bound = |ranges: &[&str]| v1::ApiKey {
+        allowed_ip_ranges: ranges.iter().map(ToString::to_string).collect(),
+        ..secret_key(&["organizations.read"])
+    };
+    let (key, secret) = create(&tenant.client, bound(&["127.0.0.0/8"])).await.unwrap();
+    let client = world.client(&secret);
+    knock(&client).await.unwrap();
+    let elsewhere = v1::ApiKey { allowed_ip_ranges: vec!["203.0.113.0/24".into()], ..key };
+    let key = update(&tenant.client, elsewhere, &["allowed_ip_ranges"]).await.unwrap();
+    // What a client says of its address is nothing.
+    for client in [client.clone(), client.clone().header("x-forwarded-for", "203.0.113.7")] {
+        let refusal = refused(knock(&client).await);
+        assert!(refusal.is(Code::PermissionDenied, "IP_NOT_ALLOWED"), "{refusal:?}");
+    }
+    let anywhere = v1::ApiKey { allowed_ip_ranges: Vec::new(), ..key };
+    update(&tenant.client, anywhere, &["allowed_ip_ranges"]).await.unwrap();
+    knock(&client).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acting_for_people() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;

@@ -2,6 +2,7 @@
 
 mod import;
 mod kills;
+mod logs;
 mod quotas;
 mod refusals;
 
@@ -22,21 +23,21 @@ use crate::embedded::support;
 use crate::harness::{Expect, Load, Target, admin, eventually, verify};
 
 /// A directory for the data and the ports of a service: they outlive its processes.
-struct Place {
+pub struct Place {
     data: PathBuf,
-    grpc: SocketAddr,
+    pub grpc: SocketAddr,
     admin: SocketAddr,
     directory: TempDir,
 }
 
 /// A process of ours, killed when this is dropped. Its Postgres goes down with it.
-struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = support::directory();
         // Both at once, or the second could get the port of the first.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -63,7 +64,7 @@ impl Place {
         command
     }
 
-    fn start(&self) -> Process {
+    pub fn start(&self) -> Process {
         self.run(self.server(&[]))
     }
 
@@ -74,13 +75,18 @@ impl Place {
         Process { child, log }
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         eventually("/readyz is 200", || async { admin(self.admin, "/readyz").await.0 == 200 }).await;
     }
 
     /// Makes an operator's key by the command, which has the database for itself while no server runs.
     fn operator_key(&self) -> String {
-        let mut command = self.command(&["operator", "create", "--name", "test"]);
+        self.platform_key(&[])
+    }
+
+    /// The same with scopes.
+    pub fn platform_key(&self, arguments: &[&str]) -> String {
+        let mut command = self.command(&[&["operator", "create", "--name", "test"][..], arguments].concat());
         let output = block_in_place(|| command.stderr(Stdio::inherit()).output()).unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -110,17 +116,17 @@ fn postmaster(data: &Path) -> Option<u32> {
 
 impl Process {
     /// `kill -9`.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn send(&self, signal: Signal) {
+    pub fn send(&self, signal: Signal) {
         support::send(self.child.id(), signal);
     }
 
     /// Waits for its end; returns its exit status and what it said.
-    async fn ended(mut self) -> (Option<i32>, String) {
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         let mut status = None;
         for _ in 0..1200 {
             status = self.child.try_wait().unwrap();

@@ -13,6 +13,7 @@ use tracing_subscriber::{Layer as _, fmt};
 
 use crate::harness::keys::{create, knock, operate, publishable_key, revoke, rotate, secret_key, update, verify};
 use crate::harness::{World, refused};
+use crate::sidecar::support::{sidecar, waiting, with_key};
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -96,6 +97,7 @@ async fn no_secret_is_stored_or_logged() {
     let (public, text) = create(&tenant.client, publishable_key(&["https://a.example"])).await.unwrap();
     keys.push(text);
     update(&tenant.client, v1::ApiKey { disabled: true, ..public }, &["disabled"]).await.unwrap();
+    let envoy = sidecar(&world).await;
     for key in &keys {
         verify(&tenant.client, key).await.unwrap();
         let _ = knock(&world.client(key)).await;
@@ -104,6 +106,10 @@ async fn no_secret_is_stored_or_logged() {
         // Cut short, or with something at its end: a text that was meant as a key is treated as one.
         let _ = refused(knock(&world.client(&key[..key.len() - 1])).await);
         let _ = refused(knock(&world.client(&format!("{key}x"))).await);
+        // Through an Envoy; on a route that is logged, too.
+        let bearer = format!("Bearer {key}");
+        let _ = waiting().header("authorization", &bearer).ask(&envoy).await;
+        let _ = with_key(key).route("metre", "calls").denied(&envoy).await;
     }
     revoke(&tenant.client, &key.api_key_id).await.unwrap();
     tenancy::worker::last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();

@@ -2,9 +2,13 @@
 //!
 //! They look at lines, not at syntax: simple enough to be trusted, and to be got around by whoever wants to.
 
+mod imports;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fs, io};
+
+use imports::IMPORTS;
 
 /// The longest that a file of code may be, in lines.
 const LONGEST: usize = 400;
@@ -31,121 +35,17 @@ const SQLX: &[(&str, &str, &str)] = &[
 ];
 
 /// Who may know of gRPC. An error, a rule or a query that did would be of no use to the command line or a worker.
-const GRPC: &[&str] =
-    &["app", "auth::layer", "cli::usage::import", "proto", "service", "status", "transport", "worker::health"];
-
-/// What a module may import, besides itself. The row with the longest name counts, alone: `auth::keys` has none of what
-/// `auth` may. Nothing but `main.rs` and the command line imports `cli`, nothing but the command line `app`.
-const IMPORTS: &[(&str, &[&str])] = &[
-    // Vocabulary, known to all and knowing nobody.
-    ("clock", &[]),
-    ("deadline", &[]),
-    ("error", &[]),
-    // Its tests take the time from somewhere.
-    ("facts", &["clock"]),
-    ("proto", &[]),
-    ("telemetry", &[]),
-    ("config", &["telemetry"]),
-    ("filter", &["error"]),
-    ("ids", &["error"]),
-    ("page", &["error"]),
-    ("status", &["error"]),
-    // Values and their rules: no I/O. The lower half of auth is among them, as keys and permissions are part of what an
-    // API key is, and as proofs of authorization are what the repository takes.
-    ("auth::keys", &[]),
-    ("auth::permission", &["error", "model"]),
-    ("auth::principal", &["auth::permission", "error", "ids", "model"]),
-    ("model", &["auth::keys::key", "auth::keys::kind", "auth::permission", "error", "ids"]),
-    // The database.
-    (
-        "repository",
-        &[
-            "auth::keys::stored_hash",
-            "auth::principal",
-            "clock",
-            "deadline",
-            "error",
-            "ids",
-            "model",
-            "page",
-            "quota::decision",
-            "quota::ledger",
-            "quota::slots",
-        ],
-    ),
-    // What decides.
-    ("auth", &["clock", "error", "facts", "ids", "model", "repository"]),
-    ("metering", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "model", "repository"]),
-    ("quota", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "metering", "model", "repository"]),
-    // The way of a request.
-    ("transport", &["auth::permission", "clock", "deadline", "error", "ids", "status"]),
-    ("transport::admin", &["repository::database"]),
-    ("transport::layers", &["auth::layer", "clock", "transport"]),
-    (
-        "auth::layer",
-        &["auth", "clock", "error", "ids", "model", "transport::context", "transport::middleware", "transport::stream"],
-    ),
-    (
-        "service",
-        &[
-            "auth::authenticator",
-            "auth::gate",
-            "auth::keys",
-            "auth::last_used",
-            "auth::layer",
-            "auth::mint",
-            "auth::permission",
-            "auth::principal",
-            "clock",
-            "deadline",
-            "error",
-            "filter",
-            "ids",
-            "metering",
-            "model",
-            "page",
-            "proto",
-            "quota",
-            "repository",
-        ],
-    ),
-    (
-        "service::convert",
-        &[
-            "auth::authenticator",
-            "auth::keys::kind",
-            "auth::principal",
-            "error",
-            "ids",
-            "metering",
-            "model",
-            "proto",
-            "quota::decision",
-            "quota::operations",
-            "repository::usage",
-        ],
-    ),
-    // What holds it together.
-    (
-        "worker",
-        &[
-            "auth::authenticator",
-            "auth::directory",
-            "auth::last_used",
-            "auth::principal",
-            "clock",
-            "error",
-            "ids",
-            "metering",
-            "quota",
-            "repository",
-        ],
-    ),
-    ("app", &["auth", "clock", "config", "error", "metering", "quota", "repository", "service", "transport", "worker"]),
-    ("demo", &["auth", "clock", "error", "ids", "metering", "model", "page", "repository"]),
-    // A client of the service like any other.
-    ("cli::usage::import", &["cli", "proto", "service::convert"]),
-    ("cli", &["app", "auth", "clock", "config", "demo", "error", "ids", "model", "page", "repository", "telemetry"]),
+const GRPC: &[&str] = &[
+    "app",
+    "auth::layer",
+    "cli::ratelimit",
+    "cli::usage::import",
+    "proto",
+    "service",
+    "sidecar",
+    "status",
+    "transport",
+    "worker::health",
 ];
 
 /// Imports against the table that are known, and where what they want should be instead. One that is gone has to leave

@@ -2,6 +2,8 @@
 //! reflection, metrics, old connections and the drain.
 
 mod connections;
+mod tls;
+mod workloads;
 
 use std::net::SocketAddr;
 

@@ -20,7 +20,12 @@ fn bare(code: Answer) -> v1::VerifyApiKeyResponse {
 }
 
 async fn asked(client: &Client, key: &str, permission: &str, origin: &str) -> Answer {
-    let request = v1::VerifyApiKeyRequest { api_key: key.into(), permission: permission.into(), origin: origin.into() };
+    let request = v1::VerifyApiKeyRequest {
+        api_key: key.into(),
+        permission: permission.into(),
+        origin: origin.into(),
+        ..Default::default()
+    };
     client.api_keys().verify_api_key(request).await.unwrap().into_inner().code()
 }
 
@@ -179,6 +184,39 @@ async fn permissions_and_origins() {
     assert!(refusal.is(Code::InvalidArgument, "ACTING_USER_WITHOUT_ORGANIZATION"), "{refusal:?}");
     let refusal = refused(verify(&world.service(&[UsageWrite], &[]).await, &public).await);
     assert!(refusal.is(Code::PermissionDenied, "PERMISSION_MISSING"), "{refusal:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let bound = v1::ApiKey { allowed_ip_ranges: vec!["203.0.113.0/24".into()], ..secret_key(&["usage.write"]) };
+    let (_, secret) = create(&tenant.client, bound).await.unwrap();
+    let asked = async |client_ip: &str, permission: &str| {
+        let request = v1::VerifyApiKeyRequest {
+            api_key: secret.clone(),
+            client_ip: client_ip.into(),
+            permission: permission.into(),
+            ..Default::default()
+        };
+        tenant.client.api_keys().verify_api_key(request).await.map(|reply| reply.into_inner().code())
+    };
+    for (client_ip, expected) in [
+        ("203.0.113.7", Answer::Valid),
+        ("::ffff:203.0.113.7", Answer::Valid),
+        ("203.0.114.7", Answer::IpNotAllowed),
+        ("::1", Answer::IpNotAllowed),
+        ("", Answer::IpNotAllowed),
+    ] {
+        assert_eq!(asked(client_ip, "").await.unwrap(), expected, "{client_ip}");
+    }
+    assert_eq!(asked("203.0.113.7", "usage.read").await.unwrap(), Answer::InsufficientPermission);
+    let refusal = refused(asked("203.0.113.0/24", "").await);
+    assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD") && refusal.fields == ["client_ip"], "{refusal:?}");
+    // A key without a list is good from everywhere.
+    let request =
+        v1::VerifyApiKeyRequest { api_key: tenant.key.clone(), client_ip: "192.0.2.1".into(), ..Default::default() };
+    assert_eq!(tenant.client.api_keys().verify_api_key(request).await.unwrap().into_inner().code(), Answer::Valid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,11 +21,13 @@ use tokio::sync::mpsc;
 use crate::cli::CliError;
 use crate::cli::usage::import::lines::Reader;
 use crate::cli::usage::import::progress::Progress;
-use crate::cli::usage::import::sender::{Sender, endpoint};
+use crate::cli::usage::import::sender::Sender;
 use crate::cli::usage::import::summary::Summary;
 
+pub use crate::cli::usage::import::sender::endpoint;
+
 /// The variable that carries the key. No argument does: those can be seen by everybody on the machine.
-const KEY: &str = "TENANCY_API_KEY";
+pub const KEY: &str = "TENANCY_API_KEY";
 
 /// What to import, and where to.
 #[derive(Args, Clone, Debug)]

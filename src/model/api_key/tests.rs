@@ -62,6 +62,7 @@ fn what_a_change_hands_out() {
     let before = Profile {
         scopes: texts(&["usage.read", "usage.write"]),
         allowed_origins: texts(&["https://a.example"]),
+        allowed_ip_ranges: vec!["10.0.0.0/8".parse().unwrap()],
         expire_time: Some(at(100)),
         ..Profile::default()
     };
@@ -82,6 +83,10 @@ fn what_a_change_hands_out() {
     assert_eq!(with(|p| p.expire_time = None), before.scopes);
     assert_eq!(with(|p| p.allowed_origins.clear()), before.scopes);
     assert_eq!(with(|p| p.allowed_origins.push("https://b.example".into())), before.scopes);
+
+    assert_eq!(with(|p| p.allowed_ip_ranges.clear()), before.scopes);
+    assert_eq!(with(|p| p.allowed_ip_ranges.push("192.0.2.0/24".parse().unwrap())), before.scopes);
+    assert_eq!(with(|p| p.allowed_ip_ranges = vec!["10.1.0.0/16".parse().unwrap()]), none, "fewer");
 
     let off = Profile { disabled: true, ..before.clone() };
     assert_eq!(off.handed_out(&before), before.scopes);

@@ -1,6 +1,7 @@
 //! Quantities: decimals, never floats.
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 
 use crate::error::Violation;
 
@@ -42,6 +43,19 @@ impl Quantity {
         })
     }
 
+    /// A whole one; `None` beyond 15 digits.
+    #[must_use]
+    pub fn whole(units: u64) -> Option<Self> {
+        Self::parse("units", &units.to_string()).ok()
+    }
+
+    /// The next whole number.
+    #[must_use]
+    pub fn rounded_up(self) -> u64 {
+        // At most 15 digits.
+        self.0.ceil().to_u64().unwrap_or(u64::MAX)
+    }
+
     /// The number.
     #[must_use]
     pub const fn decimal(self) -> Decimal {
@@ -73,6 +87,14 @@ mod tests {
         }
         assert!(Quantity::parse("quantity", "1000000000000000").is_err());
         assert!(Quantity::parse("quantity", "0.0000000001").is_err());
+    }
+
+    #[test]
+    fn whole_quantities() {
+        let up = |text: &str| Quantity::parse("quantity", text).unwrap().rounded_up();
+        assert_eq!((up("0"), up("2"), up("2.000000001"), up("999999999999999.9")), (0, 2, 3, 1_000_000_000_000_000));
+        assert_eq!(Quantity::whole(1_500).unwrap().decimal().to_string(), "1500");
+        assert!(Quantity::whole(999_999_999_999_999).is_some() && Quantity::whole(1_000_000_000_000_000).is_none());
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use super::Policy;
 use crate::ids::{LimitId, MeterId, OrganizationId};
 use crate::model::limit::{Enforcement, Limit, Maker, Rule, SubjectKind, Terms, Unit, Window};
 use crate::model::meter::{Aggregation, Measure, Meter, Profile};
-use crate::model::plan::{PlanLimit, PolicyRows};
+use crate::model::plan::{Feature, PlanLimit, PolicyRows};
 use crate::quota::decision::{Source, Subjects};
 
 const KEY: Uuid = Uuid::from_u128(7);
@@ -65,6 +65,7 @@ fn policy(limits: Vec<Limit>) -> Policy {
         plan: "free".to_owned(),
         plan_version: 1,
         plan_limits: vec![PlanLimit { limit_id: LimitId::from(Uuid::from_u128(4)), rule: rule(terms(Some(10))) }],
+        features: [("sso".to_owned(), Feature::Boolean(true)), ("audit".to_owned(), Feature::Boolean(false))].into(),
         limits,
         time_zone: chrono_tz::UTC,
         billing_anchor_day: 1,
@@ -119,4 +120,19 @@ fn limits_of_subjects_that_do_not_ask_do_not_apply() {
     let policy = policy(vec![]);
     assert!(policy.resolve("requests", Subjects::default()).unwrap().is_empty());
     assert!(policy.resolve("others", Subjects::default()).is_none());
+}
+
+#[test]
+fn features_are_on_or_not_included() {
+    let policy = policy(vec![]);
+    assert!(policy.includes("sso") && !policy.includes("audit") && !policy.includes("other"));
+    for (feature, is_on) in [
+        (Feature::Boolean(true), true),
+        (Feature::Number(0.0), false),
+        (Feature::Number(0.5), true),
+        (Feature::Text(String::new()), false),
+        (Feature::Text("gold".into()), true),
+    ] {
+        assert_eq!(feature.is_on(), is_on, "{feature:?}");
+    }
 }

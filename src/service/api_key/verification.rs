@@ -1,10 +1,12 @@
 //! What a caller is told of a key that somebody presented.
 
+use std::net::IpAddr;
+
 use crate::auth::authenticator::{KnownKey, Outcome};
 use crate::auth::gate::Sight;
 use crate::auth::permission::Permission;
 use crate::error::Violation;
-use crate::model::origin;
+use crate::model::{ip_range, origin};
 use crate::proto::v1::{VerificationCode, VerifyApiKeyResponse};
 use crate::service::convert::api_key as convert;
 
@@ -16,13 +18,19 @@ const LONGEST: usize = 256;
 pub struct Wanted<'a> {
     permission: Option<Permission>,
     origin: Option<&'a str>,
+    client_ip: Option<IpAddr>,
 }
 
 impl<'a> Wanted<'a> {
-    /// Reads what a request says; empty means nothing in particular. Error: `INVALID_FIELD` on `permission`.
-    pub fn read(permission: &str, origin: &'a str) -> Result<Self, Violation> {
+    /// Reads what a request says; empty means nothing in particular. Errors: `INVALID_FIELD` on `permission`,
+    /// on `client_ip`.
+    pub fn read(permission: &str, origin: &'a str, client_ip: &str) -> Result<Self, Violation> {
         let permission = if permission.is_empty() { None } else { Some(permission.parse()?) };
-        Ok(Self { permission, origin: Some(origin).filter(|origin| !origin.is_empty()) })
+        let client_ip = match client_ip {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Violation::new("client_ip", "must be an IP address"))?),
+        };
+        Ok(Self { permission, origin: Some(origin).filter(|origin| !origin.is_empty()), client_ip })
     }
 
     fn allowed_by(self, key: &KnownKey) -> bool {
@@ -50,6 +58,9 @@ pub fn reply(outcome: &Outcome, wanted: Wanted<'_>, sight: Sight<'_>) -> VerifyA
         Outcome::Disabled(key) => (VerificationCode::Disabled, key),
         Outcome::Expired(key) => (VerificationCode::Expired, key),
         Outcome::OrganizationSuspended(key) => (VerificationCode::OrganizationSuspended, key),
+        Outcome::Valid(key) if !ip_range::allowed(&key.facts().allowed_ip_ranges, wanted.client_ip) => {
+            (VerificationCode::IpNotAllowed, key)
+        }
         Outcome::Valid(key) if wanted.allowed_by(key) => (VerificationCode::Valid, key),
         Outcome::Valid(key) => (VerificationCode::InsufficientPermission, key),
     };
@@ -67,17 +78,18 @@ mod tests {
 
     #[test]
     fn what_is_asked() {
-        assert!(Wanted::read("", "").is_ok_and(|wanted| wanted.permission.is_none() && wanted.origin.is_none()));
-        let wanted = Wanted::read("usage.write", "https://a.example").unwrap();
+        assert!(Wanted::read("", "", "").is_ok_and(|wanted| wanted.permission.is_none() && wanted.origin.is_none()));
+        let wanted = Wanted::read("usage.write", "https://a.example", "").unwrap();
         assert_eq!((wanted.permission, wanted.origin), (Some(Permission::UsageWrite), Some("https://a.example")));
-        assert_eq!(Wanted::read("usage.destroy", "").unwrap_err().field, "permission");
+        assert_eq!(Wanted::read("usage.destroy", "", "").unwrap_err().field, "permission");
+        assert_eq!(Wanted::read("", "", "10.0.0.0/8").unwrap_err().field, "client_ip");
         assert!(presented("api_key", &"ä".repeat(256)).is_ok());
         assert!(presented("api_key", &"a".repeat(257)).is_err());
     }
 
     #[test]
     fn nothing_is_told_of_what_is_not_a_key() {
-        let wanted = Wanted::read("", "").unwrap();
+        let wanted = Wanted::read("", "", "").unwrap();
         for (outcome, code) in
             [(Outcome::Malformed, VerificationCode::Malformed), (Outcome::NotFound, VerificationCode::NotFound)]
         {

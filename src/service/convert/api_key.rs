@@ -8,12 +8,13 @@ use crate::auth::keys::kind::ApiKeyKind;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Violation, Violations};
 use crate::model::api_key::{self as rules, ApiKey, Profile, Status};
-use crate::model::text;
+use crate::model::{ip_range, text};
 use crate::proto::v1;
 use crate::service::convert::{time, timestamp};
 
 /// The fields that an update mask can name.
-pub const FIELDS: &[&str] = &["display_name", "labels", "scopes", "allowed_origins", "disabled", "expire_time"];
+pub const FIELDS: &[&str] =
+    &["display_name", "labels", "scopes", "allowed_origins", "allowed_ip_ranges", "disabled", "expire_time"];
 
 /// For the wire, as it is at `now`.
 #[must_use]
@@ -35,6 +36,7 @@ pub fn to_proto(key: ApiKey, now: DateTime<Utc>) -> v1::ApiKey {
         labels: key.profile.labels,
         scopes: key.profile.scopes,
         allowed_origins: key.profile.allowed_origins,
+        allowed_ip_ranges: ip_range::texts(&key.profile.allowed_ip_ranges),
         disabled: key.profile.disabled,
         expire_time: key.profile.expire_time.map(timestamp),
         status: status.into(),
@@ -76,6 +78,7 @@ pub fn changed_profile(
             "labels" => set!(labels, text::labels(field, message.labels.iter())),
             "scopes" => set!(scopes, rules::scopes(field, kind, &message.scopes)),
             "allowed_origins" => set!(allowed_origins, rules::allowed_origins(field, kind, &message.allowed_origins)),
+            "allowed_ip_ranges" => set!(allowed_ip_ranges, ip_range::ranges(field, &message.allowed_ip_ranges)),
             "disabled" => profile.disabled = message.disabled,
             "expire_time" => set!(expire_time, message.expire_time.map(|at| time(field, at)).transpose()),
             unknown => return Err(Error::internal(format!("{unknown} is no field of a key"))),

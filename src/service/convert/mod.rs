@@ -9,6 +9,7 @@ pub mod meter;
 pub mod organization;
 pub mod plan;
 pub mod quota;
+pub mod rate_limit_domain;
 pub mod usage;
 pub mod user;
 

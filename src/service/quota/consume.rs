@@ -7,7 +7,6 @@ use crate::auth::gate;
 use crate::auth::permission::Permission;
 use crate::error::Error;
 use crate::metering::recorder::{Draft, Fate};
-use crate::model::meter::Aggregation;
 use crate::model::usage::Quantity;
 use crate::proto::v1;
 use crate::quota::decision::{Charge, Decision, LimitView, Operation, Recorded};
@@ -92,7 +91,7 @@ impl Decider {
         drop(decided);
         if decision.denial.is_some() {
             // The first call may have been the one that used the limit up, on another replica.
-            return match self.engine.recall(organization_id, name.uuid()).await? {
+            return match self.engine().recall(organization_id, name.uuid()).await? {
                 Some(before) => repeated(before, hash),
                 None => Ok(answer(decision, None)),
             };
@@ -105,10 +104,10 @@ impl Decider {
             reply: reply.encode_to_vec(),
             corrections: Vec::new(),
         };
-        match self.engine.record(organization_id, operation).await {
+        match self.engine().record(organization_id, operation).await {
             Ok(Recorded::Now) => Ok(reply),
             Ok(before @ Recorded::Before { .. }) => {
-                self.engine.undo(organization_id, &charges);
+                self.engine().undo(organization_id, &charges);
                 repeated(before, hash)
             }
             // It may have been committed, and then a repetition is answered from the record and consumes nothing: so the
@@ -116,7 +115,7 @@ impl Decider {
             // never too much.
             Err(error) if is_unknown(&error) => Err(error),
             Err(error) => {
-                self.engine.undo(organization_id, &charges);
+                self.engine().undo(organization_id, &charges);
                 Err(error)
             }
         }
@@ -152,19 +151,19 @@ impl Decider {
         match fate {
             Ok(fate @ Fate::Recorded(_)) => Ok(answer(decision, Some(usage::result(fate, String::new())))),
             Ok(fate @ (Fate::Duplicate | Fate::Filtered)) => {
-                self.engine.undo(organization_id, &charges);
+                self.engine().undo(organization_id, &charges);
                 give_back(&mut decision.limits, &charges);
                 Ok(answer(decision, Some(usage::result(fate, (*event_id).to_owned()))))
             }
             Ok(fate) => {
-                self.engine.undo(organization_id, &charges);
+                self.engine().undo(organization_id, &charges);
                 Err(not_recorded(fate, event_id))
             }
             // It may have been recorded, and then a retry finds the duplicate and gives its own charge back: so this one
             // must stay. If it was not, it is lost until the window ends, which admits too little, and never too much.
             Err(error) if is_unknown(&error) => Err(error),
             Err(error) => {
-                self.engine.undo(organization_id, &charges);
+                self.engine().undo(organization_id, &charges);
                 Err(error)
             }
         }
@@ -176,8 +175,7 @@ impl Decider {
             return Ok(draft);
         }
         let meter = self.catalog.named(guest.organization_id(), &draft.meter).await?;
-        let takes_property =
-            meter.measure.value_property.is_some() && meter.measure.aggregation != Aggregation::UniqueCount;
+        let takes_property = meter.measure.amount_property().is_some();
         let quantity = (!takes_property).then(|| Quantity::parse("amount", &amount.to_string())).transpose()?;
         Ok(Draft { quantity, ..draft })
     }

@@ -1,8 +1,6 @@
-//! Where all decisions are made: who asks, what the engine says, and how many of what there were.
+//! Who asks, and what a decision for them comes with.
 
 use std::sync::Arc;
-
-use metrics::{Counter, counter};
 
 use crate::auth::principal::{Caller, Permitted, Principal};
 use crate::clock::Clock;
@@ -11,38 +9,20 @@ use crate::ids::{OrganizationId, UserId};
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::quota::decision::{Ask, Decision, LimitView, Mode, Subjects};
+use crate::quota::decisions::Decisions;
 use crate::quota::engine::Engine;
 use crate::quota::operations::Operations;
-use crate::quota::reserved::Reserved;
 use crate::service::convert::quota::Question;
 
 /// Decides, and does what comes with a decision.
 #[derive(Debug)]
 pub struct Decider {
-    pub(super) engine: Engine,
-    pub(super) clock: Clock,
+    pub(super) decisions: Decisions,
     /// What calls with an operation id were answered.
     pub(super) operations: Operations,
-    /// The reservations of this replica.
-    pub(super) reserved: Reserved,
     /// What events need: how their meters measure, and who records them.
     pub(super) catalog: Arc<Catalog>,
     pub(super) recorder: Recorder,
-    outcomes: Outcomes,
-}
-
-/// The counters, looked up once: by their labels each of them would cost more than some decisions.
-struct Outcomes {
-    allowed: Counter,
-    denied: Counter,
-    error: Counter,
-    degraded: Counter,
-}
-
-impl std::fmt::Debug for Outcomes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Outcomes")
-    }
 }
 
 /// A caller in the organization it was let into.
@@ -60,7 +40,7 @@ impl<'a> Guest<'a> {
     pub fn new(caller: &Caller, permitted: &'a Permitted) -> Self {
         let api_key = match caller.principal() {
             Principal::ApiKey { api_key_id, .. } => Some(api_key_id.uuid()),
-            Principal::Service { .. } | Principal::Operator { .. } => None,
+            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
         };
         let own = Subjects { team: None, user: permitted.acting_user().map(UserId::uuid), api_key };
         Self { permitted, own }
@@ -97,49 +77,25 @@ impl<'a> Guest<'a> {
 }
 
 impl Decider {
-    /// Describes the metrics too, so a recorder must be installed before.
+    /// Made once: what it remembers is the replica's.
     #[must_use]
-    pub fn new(engine: Engine, clock: Clock, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
-        metrics::describe_counter!(
-            "tenancy_quota_decisions_total",
-            "Decisions about quotas, checks among them, by outcome: allowed, denied, error."
-        );
-        metrics::describe_counter!(
-            "tenancy_quota_degraded_total",
-            "Decisions that a limit did not enforce, as it says to admit while the database is away."
-        );
-        let outcome = |outcome| counter!("tenancy_quota_decisions_total", "outcome" => outcome);
-        let outcomes = Outcomes {
-            allowed: outcome("allowed"),
-            denied: outcome("denied"),
-            error: outcome("error"),
-            degraded: counter!("tenancy_quota_degraded_total"),
-        };
-        let reserved = Reserved::new(engine.clone(), clock.clone());
-        Self { engine, operations: Operations::new(clock.clone()), reserved, clock, catalog, recorder, outcomes }
+    pub fn new(decisions: Decisions, clock: Clock, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
+        Self { decisions, operations: Operations::new(clock), catalog, recorder }
+    }
+
+    /// What decides.
+    pub(super) fn engine(&self) -> &Engine {
+        self.decisions.engine()
     }
 
     /// Decides.
     pub async fn decide(&self, guest: &Guest<'_>, question: &Question<'_>, mode: Mode) -> Result<Decision, Error> {
-        self.reserved.sweep();
-        let ask = guest.ask(question, mode);
-        let decided = self.engine.decide(&ask).await;
-        let outcome = match &decided {
-            Ok(Decision { denial: None, .. }) => &self.outcomes.allowed,
-            Ok(_) => &self.outcomes.denied,
-            Err(_) => &self.outcomes.error,
-        };
-        outcome.increment(1);
-        if decided.as_ref().is_ok_and(|decision| decision.degraded) {
-            self.outcomes.degraded.increment(1);
-        }
-        decided
+        self.decisions.decide(&guest.ask(question, mode)).await
     }
 
     /// How much of the limits is used.
     pub async fn view(&self, guest: &Guest<'_>, named: Subjects, meter: Option<&str>) -> Result<Vec<LimitView>, Error> {
-        self.reserved.sweep();
-        self.engine.view(guest.permitted, guest.subjects(named), meter).await
+        self.decisions.view(guest.permitted, guest.subjects(named), meter).await
     }
 }
 

@@ -2,6 +2,10 @@
 
 use bytes::{Buf as _, BufMut as _};
 use http::uri::PathAndQuery;
+use tenancy::proto::envoy::service::accesslog::v3::access_log_service_client::AccessLogServiceClient;
+use tenancy::proto::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use tenancy::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_service_client::RateLimitQuotaServiceClient;
+use tenancy::proto::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use tenancy::proto::v1::api_key_service_client::ApiKeyServiceClient;
 use tenancy::proto::v1::audit_service_client::AuditServiceClient;
 use tenancy::proto::v1::limit_service_client::LimitServiceClient;
@@ -10,8 +14,10 @@ use tenancy::proto::v1::meter_service_client::MeterServiceClient;
 use tenancy::proto::v1::organization_service_client::OrganizationServiceClient;
 use tenancy::proto::v1::plan_service_client::PlanServiceClient;
 use tenancy::proto::v1::quota_service_client::QuotaServiceClient;
+use tenancy::proto::v1::rate_limit_domain_service_client::RateLimitDomainServiceClient;
 use tenancy::proto::v1::usage_service_client::UsageServiceClient;
 use tenancy::proto::v1::user_service_client::UserServiceClient;
+use tenancy::transport::stream::is_stream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
@@ -52,14 +58,19 @@ macro_rules! services {
 }
 
 services! {
+    access_logs: AccessLogServiceClient,
     api_keys: ApiKeyServiceClient,
     audit: AuditServiceClient,
+    authorization: AuthorizationClient,
     limits: LimitServiceClient,
     members: MemberServiceClient,
     meters: MeterServiceClient,
     organizations: OrganizationServiceClient,
     plans: PlanServiceClient,
     quotas: QuotaServiceClient,
+    rate_limit_domains: RateLimitDomainServiceClient,
+    rate_limits: RateLimitServiceClient,
+    rate_limit_quotas: RateLimitQuotaServiceClient,
     usage: UsageServiceClient,
     users: UserServiceClient,
 }
@@ -90,13 +101,18 @@ impl Client {
 /// The bytes of a reply.
 pub type RawReply = Result<Vec<u8>, Status>;
 
-/// Calls any unary method with the bytes of its request.
+/// Calls any method with the bytes of one request; the first message of a stream is its reply, and none is empty.
 pub async fn raw(client: &Client, path: &'static str, message: Vec<u8>) -> RawReply {
     let mut grpc = tonic::client::Grpc::new(client.channel.clone());
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let mut request = Request::new(message);
     *request.metadata_mut() = client.headers.clone();
-    grpc.unary(request, PathAndQuery::from_static(path), Bytes).await.map(tonic::Response::into_inner)
+    let path = PathAndQuery::from_static(path);
+    if is_stream(path.as_str()) {
+        let mut replies = grpc.server_streaming(request, path, Bytes).await?.into_inner();
+        return Ok(replies.message().await?.unwrap_or_default());
+    }
+    grpc.unary(request, path, Bytes).await.map(tonic::Response::into_inner)
 }
 
 /// Messages as bytes.

@@ -1,5 +1,6 @@
 //! What every test works with: [`World`] is a running service and its database, [`Client`] calls it with one key.
 
+pub mod certificates;
 mod client;
 mod errors;
 pub mod keys;

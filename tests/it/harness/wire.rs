@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
@@ -41,7 +41,14 @@ impl Wire {
 
     /// Connects to a service that may be gone.
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Broken> {
-        let stream = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?, address).await
+    }
+
+    /// The same over what is connected already.
+    pub async fn over<S>(stream: S, address: SocketAddr) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         Ok(Self { address, sender, connection: tokio::spawn(connection) })
     }

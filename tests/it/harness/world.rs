@@ -80,6 +80,11 @@ impl World {
 
     /// A client with a service key of these permissions, for all organizations or for those given.
     pub async fn service(&self, permissions: &[Permission], organizations: &[&str]) -> Client {
+        self.client(&self.service_key(permissions, organizations).await)
+    }
+
+    /// The key of such a client.
+    pub async fn service_key(&self, permissions: &[Permission], organizations: &[&str]) -> String {
         let mut arguments = Vec::new();
         for permission in permissions {
             arguments.extend(["--scope", permission.as_str()]);
@@ -87,7 +92,7 @@ impl World {
         for organization in organizations {
             arguments.extend(["--organization", organization]);
         }
-        self.client(&platform_key(&self.running.database, &self.clock, &arguments).await)
+        platform_key(&self.running.database, &self.clock, &arguments).await
     }
 
     /// A new tenant with a key that may do all that a tenant may.

@@ -3,6 +3,7 @@
 
 mod plans;
 mod quota;
+mod sidecar;
 
 use prost::Message;
 use prost_types::{FieldMask, Timestamp};
@@ -299,5 +300,5 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         // Takes a permission that no tenant can hold, and names no organization.
         case("/tenancy.v1.UserService/DeactivateUser"),
     ];
-    cases.into_iter().chain(plans::cases(victim)).chain(quota::cases(victim)).collect()
+    cases.into_iter().chain(plans::cases(victim)).chain(quota::cases(victim)).chain(sidecar::cases()).collect()
 }

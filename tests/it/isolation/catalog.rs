@@ -54,6 +54,11 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
         &[("tenancy_app", "SELECT"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
     ),
     (
+        "tenancy.rate_limit_domains",
+        "the rules of the rate limit service, an operator's; they name no organization's rows",
+        &[("tenancy_platform", "DELETE,INSERT,SELECT,UPDATE")],
+    ),
+    (
         "tenancy.signing_keys",
         "what the replicas sign with; read once, at the start, by the platform's role alone",
         &[("tenancy_platform", "SELECT")],

@@ -16,10 +16,11 @@ use tonic::Code;
 use crate::harness::{Client, RawReply, World, raw, refused};
 use crate::isolation::cases::{Case, Furnished, cases};
 
-/// The paths of all RPCs of `tenancy.*`, by the descriptors, and whether their reply is a stream.
+/// The paths of all RPCs that we serve besides health and reflection, by the descriptors, and whether their reply is a stream.
 fn described() -> BTreeMap<String, bool> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let files = set.file.iter().filter(|file| file.package().starts_with("tenancy."));
+    let files =
+        set.file.iter().filter(|file| ["tenancy.", "envoy."].iter().any(|ours| file.package().starts_with(ours)));
     files
         .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
         .flat_map(|(package, service)| {
@@ -39,10 +40,10 @@ async fn every_described_rpc_has_a_permission_a_case_and_its_health() {
     let victim = Furnished::create(&world, "victim").await;
     let streams: BTreeSet<String> =
         described().into_iter().filter(|(_, is_stream)| *is_stream).map(|(path, _)| path).collect();
-    let ours = STREAMS.iter().copied().filter(|path| path.starts_with("/tenancy."));
+    let ours = STREAMS.iter().copied().filter(|path| !path.starts_with("/grpc."));
     assert_eq!(streams, paths(ours), "transport/stream.rs");
     let described: BTreeSet<String> = described().into_keys().collect();
-    assert!(described.len() >= 48);
+    assert!(described.len() >= 66);
     assert_eq!(described, paths(METHODS.iter().map(|(path, _)| *path)), "auth/permission.rs");
     assert_eq!(described, paths(cases(&victim).iter().map(|case| case.path)), "isolation/cases.rs");
     let services: BTreeSet<&str> = described.iter().map(|path| path[1..].split('/').next().unwrap()).collect();

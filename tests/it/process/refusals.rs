@@ -48,6 +48,25 @@ async fn an_embedded_postgres_is_for_this_machine() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_configuration_of_tls_is_none() {
+    let place = Place::new();
+    let (certificate, key) = (("TENANCY_TLS_CERTIFICATE", "/nowhere/c.pem"), ("TENANCY_TLS_KEY", "/nowhere/k.pem"));
+    let (client_ca, ids) =
+        (("TENANCY_TLS_CLIENT_CA", "/nowhere/a.pem"), ("TENANCY_SIDECAR_SPIFFE_IDS", "spiffe://a/*"));
+    for (environment, named) in [
+        (&[certificate][..], "TENANCY_TLS_KEY"),
+        (&[key], "TENANCY_TLS_CERTIFICATE"),
+        (&[client_ca], "TENANCY_TLS_CERTIFICATE"),
+        (&[ids], "TENANCY_TLS_CLIENT_CA"),
+        (&[certificate, key, ids], "TENANCY_TLS_CLIENT_CA"),
+    ] {
+        let said = refused(&place, &[], environment).await;
+        assert!(said.contains("set ") && said.contains(named), "{environment:?}: {said}");
+    }
+    assert!(!place.data.exists(), "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raw_events_are_kept_as_long_as_they_may_be_retried() {
     let place = Place::new();
     for (retention, age) in [("42d", "35d"), ("90d", "83d"), ("0s", "0s")] {

@@ -18,7 +18,7 @@ mod stream;
 mod summary;
 pub mod support;
 mod too_large;
-mod verify;
+pub mod verify;
 mod void;
 mod void_races;
 mod writer;

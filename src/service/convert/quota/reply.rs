@@ -29,6 +29,8 @@ pub fn limit(view: LimitView) -> v1::QuotaLimit {
         Source::Plan => v1::QuotaSource::Plan,
         Source::Limit(Maker::Platform) => v1::QuotaSource::Platform,
         Source::Limit(Maker::Organization) => v1::QuotaSource::Organization,
+        // QuotaService does not ask for these.
+        Source::Rule => v1::QuotaSource::Unspecified,
     };
     v1::QuotaLimit {
         limit_id: view.limit.limit_id.to_string(),

@@ -82,6 +82,12 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         case("/tenancy.v1.PlanService/ListPlans"),
         case("/tenancy.v1.PlanService/UpdatePlan"),
         case("/tenancy.v1.PlanService/ArchivePlan"),
+        // Nor do the rules of the rate limit service.
+        case("/tenancy.v1.RateLimitDomainService/CreateRateLimitDomain"),
+        case("/tenancy.v1.RateLimitDomainService/DeleteRateLimitDomain"),
+        case("/tenancy.v1.RateLimitDomainService/GetRateLimitDomain"),
+        case("/tenancy.v1.RateLimitDomainService/ListRateLimitDomains"),
+        case("/tenancy.v1.RateLimitDomainService/UpdateRateLimitDomain"),
         case("/tenancy.v1.PlanService/GetEntitlements")
             .organization(v1::GetEntitlementsRequest { organization_id: organization_id() }),
     ]

@@ -1,0 +1,244 @@
+//! `ext_authz`: whose request is it, and may it pass? Envoy asks about every request before the application sees it.
+//!
+//! A request past the cache does no I/O: the key is proven, the policy known and the quota granted in memory. What is not
+//! known is never allowed: whatever fails here is a denial, with a status and a body of its own, and not an error of the
+//! call, of which a client would see nothing.
+
+mod denial;
+mod reply;
+mod request;
+mod route;
+mod tenant;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderName;
+use tonic::{Request, Response, Status};
+
+use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
+use crate::auth::credential;
+use crate::auth::gate::{Sight, require};
+use crate::auth::last_used::LastUsed;
+use crate::error::Error;
+use crate::ids::{self, ApiKeyId, UserId};
+use crate::model::usage::whole_milliseconds;
+use crate::model::{ip_range, origin};
+use crate::proto::envoy::service::auth::v3::authorization_server::Authorization;
+use crate::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use crate::quota::decision::{Ask, Decision, Mode};
+use crate::quota::decisions::{Decisions, Receipt};
+use crate::quota::reservation::Reservation;
+use crate::repository::meter;
+use crate::service::{Shared, open};
+use crate::sidecar::admission::Admission;
+use crate::sidecar::pending::Pending;
+
+use self::denial::Denial;
+use self::reply::Standing;
+use self::request::Waiting;
+use self::route::Route;
+use self::tenant::Tenant;
+
+/// The service.
+#[derive(Debug)]
+pub struct Authz {
+    /// What it works with.
+    pub shared: Shared,
+    /// Verifies the tenants' keys.
+    pub authenticator: Arc<Authenticator>,
+    /// Notes their use.
+    pub last_used: Arc<LastUsed>,
+    /// Decides about quotas.
+    pub decisions: Decisions,
+    /// The requests whose log has not come.
+    pub pending: Pending,
+    /// The headers that may carry a credential.
+    pub credentials: Arc<[HeaderName]>,
+    /// In which second a misconfigured route was last logged.
+    pub warned: AtomicI64,
+}
+
+#[tonic::async_trait]
+impl Authorization for Authz {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let sight = self.shared.gate.sight(&caller).await?;
+        let attributes: AttributeContext = request.attributes.unwrap_or_default();
+        let waiting = Waiting::new(&attributes);
+        let reply = match self.judge(&waiting, sight).await {
+            Ok(reply) => reply,
+            Err(denial) => {
+                tracing::debug!(reason = %denial.reason, "denied");
+                let request_id = waiting.id().unwrap_or_else(|| caller.request_id());
+                reply::denied(&denial, request_id, waiting.is_grpc())
+            }
+        };
+        Ok(Response::new(reply))
+    }
+}
+
+impl Authz {
+    async fn judge(&self, waiting: &Waiting<'_>, sight: Sight<'_>) -> Result<CheckResponse, Denial> {
+        let route = Route::read(waiting.route()).map_err(|wrong| self.misconfigured(&wrong))?;
+        let Some(credential) = waiting.credential(&self.credentials)? else {
+            if route.needs_tenant() {
+                return Err(credential::missing().into());
+            }
+            return Ok(reply::anonymous(&self.credentials));
+        };
+        let tenant = self.tenant(credential, sight).await?;
+        permit(&tenant, waiting, &route)?;
+        if let Some(feature) = route.feature
+            && !self.decisions.engine().includes(tenant.organization_id(), feature).await?
+        {
+            let message = format!("the plan of the organization does not include {feature}");
+            return Err(Denial::forbidden("FEATURE_NOT_INCLUDED", message));
+        }
+        let now = self.shared.clock.now();
+        self.last_used.note(&tenant.facts().principal, now);
+        let (signed, standing) = self.admit(&tenant, &route, now).await?;
+        let Admitted { reservation, signed } = signed;
+        let admission = Admission {
+            reservation,
+            api_key: tenant.api_key.map(ApiKeyId::uuid),
+            user: tenant.user.map(UserId::uuid),
+            meter: route.meter.map(str::to_owned),
+            settle: route.settle,
+            recordings: route.recordings,
+        };
+        if admission.settle.is_some() {
+            self.pending.open(&admission);
+        }
+        Ok(reply::allowed(&tenant, admission.fields(signed), standing, &self.credentials))
+    }
+
+    /// Whose credential it is. A tenant's token, once there are such, is told from a key here.
+    async fn tenant(&self, credential: &str, sight: Sight<'_>) -> Result<Tenant, Denial> {
+        let outcome = self.authenticator.verify(credential).await?;
+        let is_seen = |key: &KnownKey| {
+            key.organization.as_ref().is_some_and(|organization| sight.sees(organization.organization_id))
+        };
+        match outcome {
+            Outcome::Valid(key) if is_seen(&key) => Tenant::of(key).ok_or_else(|| credential::invalid().into()),
+            // A key of the platform, or of an organization that is not the Envoy's to serve, is like none at all.
+            Outcome::Valid(key)
+            | Outcome::Revoked(key)
+            | Outcome::Disabled(key)
+            | Outcome::Expired(key)
+            | Outcome::OrganizationSuspended(key)
+                if !is_seen(&key) =>
+            {
+                Err(credential::invalid().into())
+            }
+            outcome => Err(credential::refusal(&outcome).into()),
+        }
+    }
+
+    /// Takes what the request costs, and gives it its identity.
+    async fn admit(
+        &self,
+        tenant: &Tenant,
+        route: &Route<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(Admitted, Option<Standing>), Denial> {
+        let Some(meter) = route.meter else {
+            return Ok((self.unreserved(tenant, 0, route.reserve_ttl, now).await?, None));
+        };
+        let ask = Ask {
+            organization_id: tenant.organization_id(),
+            subjects: tenant.subjects(),
+            meter,
+            amount: route.cost,
+            mode: Mode::All,
+        };
+        if route.settle.is_none() {
+            // First, as it may fail, and then nothing is to be undone.
+            let admitted = self.unreserved(tenant, route.cost, route.reserve_ttl, now).await?;
+            let decision = self.decisions.decide(&ask).await.map_err(|error| self.undecided(error))?;
+            let standing = judged(&decision, meter, now)?;
+            return Ok((admitted, standing));
+        }
+        let reserved = Box::pin(self.decisions.reserve(&ask, route.reserve_ttl)).await;
+        let (decision, receipt) = reserved.map_err(|error| self.undecided(error))?;
+        let standing = judged(&decision, meter, now)?;
+        let receipt = receipt.ok_or_else(|| Error::internal("a decision without denial and receipt"))?;
+        let Receipt { reservation, reservation_id: signed, .. } = receipt;
+        Ok((Admitted { reservation, signed }, standing))
+    }
+
+    /// An identity with nothing to settle.
+    async fn unreserved(
+        &self,
+        tenant: &Tenant,
+        amount: u64,
+        ttl: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<Admitted, Denial> {
+        let key = self.decisions.engine().signing_key().await?;
+        let ttl = TimeDelta::from_std(ttl).map_err(Error::internal)?;
+        let reservation = Reservation {
+            organization_id: tenant.organization_id(),
+            id: ids::v7(now),
+            expire_time: whole_milliseconds(now + ttl),
+            amount,
+            charges: Vec::new(),
+        };
+        let signed = reservation.sign(&key).ok_or_else(|| Error::internal("no charges are too many"))?;
+        Ok(Admitted { reservation, signed })
+    }
+
+    fn undecided(&self, error: Error) -> Denial {
+        match error {
+            Error::NotFound { resource: meter::RESOURCE, name } => {
+                self.misconfigured(&format!("meter: the organization has no meter {name:?}"))
+            }
+            error => error.into(),
+        }
+    }
+
+    /// Logged once a second: every request of the route fails, and there may be many.
+    fn misconfigured(&self, what: &str) -> Denial {
+        let now = self.shared.clock.now().timestamp();
+        if self.warned.swap(now, Ordering::Relaxed) != now {
+            tracing::warn!(what, "a route of an Envoy is misconfigured, and lets nothing through");
+        }
+        Denial::misconfigured(what)
+    }
+}
+
+/// A request that passes: its identity, and the same as signed.
+struct Admitted {
+    reservation: Reservation,
+    signed: String,
+}
+
+/// Whether the key may be used so, here and for this.
+fn permit(tenant: &Tenant, waiting: &Waiting<'_>, route: &Route<'_>) -> Result<(), Denial> {
+    let facts = tenant.facts();
+    if !ip_range::allowed(&facts.allowed_ip_ranges, waiting.address(route.trusted_hops)) {
+        return Err(credential::ip_not_allowed().into());
+    }
+    if !origin::allowed(&facts.allowed_origins, waiting.origin()) {
+        return Err(credential::origin_not_allowed().into());
+    }
+    if facts.kind.is_publishable() && !route.is_publishable(waiting.method()) {
+        let message = "a publishable key cannot be used with this method here";
+        return Err(Denial::forbidden("METHOD_NOT_ALLOWED_FOR_KEY", message));
+    }
+    if let Some(permission) = route.permission {
+        require(tenant.permissions(), permission)?;
+    }
+    Ok(())
+}
+
+/// How the limit stands, where the request was admitted.
+fn judged(decision: &Decision, meter: &str, now: DateTime<Utc>) -> Result<Option<Standing>, Denial> {
+    let standing = Standing::of(decision, now);
+    match decision.denial {
+        None => Ok(standing),
+        Some(denial) => Err(Denial::of_quota(denial, meter, decision, standing)),
+    }
+}

@@ -1,0 +1,79 @@
+//! What Envoys ask and tell: they authenticate, limit and meter the requests of tenants through us.
+//!
+//! A sidecar is a caller of its own (a service key with the scope `sidecar`, or a certificate); the tenant is whom the
+//! request that it asks about belongs to. What `ext_authz` admitted is an [`admission::Admission`]: it goes to the Envoy in
+//! dynamic metadata, and comes back with the access log.
+
+pub mod access_log;
+pub mod admission;
+pub mod authz;
+pub mod pending;
+pub mod ratelimit;
+pub mod rlqs;
+pub mod usage;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use http::HeaderName;
+use tonic::service::RoutesBuilder;
+
+use crate::auth::authenticator::Authenticator;
+use crate::auth::last_used::LastUsed;
+use crate::metering::recorder::Recorder;
+use crate::proto::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
+use crate::proto::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
+use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+use crate::quota::decisions::Decisions;
+use crate::quota::rules::Rules;
+use crate::service::Shared;
+use crate::sidecar::access_log::{AccessLogs, Deliveries};
+use crate::sidecar::authz::Authz;
+use crate::sidecar::pending::Pending;
+use crate::sidecar::ratelimit::RateLimits;
+use crate::sidecar::rlqs::RateLimitQuotas;
+
+/// All that the sidecars' services are made of.
+#[derive(Clone, Debug)]
+pub struct Ingredients {
+    /// What every service works with.
+    pub shared: Shared,
+    /// Verifies the tenants' keys.
+    pub authenticator: Arc<Authenticator>,
+    /// Notes their use.
+    pub last_used: Arc<LastUsed>,
+    /// Decides about quotas.
+    pub decisions: Decisions,
+    /// Takes usage in.
+    pub recorder: Recorder,
+    /// The headers in which tenants send their credentials.
+    pub credential_headers: Arc<[HeaderName]>,
+    /// The requests whose log has not come.
+    pub pending: Pending,
+    /// The logs that are being recorded.
+    pub deliveries: Deliveries,
+    /// The rules of the rate limit service.
+    pub rules: Arc<Rules>,
+}
+
+/// Registers the sidecars' services beside the others.
+pub fn mount(routes: &mut RoutesBuilder, ingredients: Ingredients) {
+    let access_logs = AccessLogServiceServer::new(AccessLogs::new(&ingredients));
+    routes.add_service(access_logs.max_decoding_message_size(access_log::LARGEST));
+    let Ingredients { shared, authenticator, last_used, decisions, credential_headers, pending, rules, .. } =
+        ingredients;
+    let quotas = RateLimitQuotas { shared: shared.clone(), decisions: decisions.clone() };
+    routes.add_service(RateLimitQuotaServiceServer::new(quotas));
+    let limits = RateLimits { shared: shared.clone(), decisions: decisions.clone(), rules };
+    routes.add_service(RateLimitServiceServer::new(limits));
+    routes.add_service(AuthorizationServer::new(Authz {
+        shared,
+        authenticator,
+        last_used,
+        decisions,
+        credentials: credential_headers,
+        pending,
+        warned: AtomicI64::default(),
+    }));
+}
