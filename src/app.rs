@@ -129,7 +129,8 @@ pub async fn start(
     let keys = key_cache(config)?;
     let authenticator = Arc::new(Authenticator::new(keys, Arc::clone(&directory), database.clone(), clock.clone()));
     let last_used = Arc::new(LastUsed::default());
-    let shared = Shared { database: database.clone(), gate: Gate::new(Arc::clone(&directory)), clock: clock.clone() };
+    let gate = Gate::new(Arc::clone(&directory), Arc::clone(&last_used), clock.clone());
+    let shared = Shared { database: database.clone(), gate, clock: clock.clone() };
     let catalog = Arc::new(Catalog::new(database.clone(), clock.clone(), config.cache_lifetime));
     let (writer, writer_task) = Writer::new(database.clone(), clock.clone(), WriterOptions::default());
     let recorder = Recorder::new(Arc::clone(&catalog), writer, clock.clone(), accepted(config));

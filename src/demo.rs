@@ -1,9 +1,11 @@
-//! The demo: three organizations, four people and a month of usage, for somebody who looks at Tenancy for the first time.
+//! The demo: three organizations, four people, four teams and a month of usage, for somebody who looks at Tenancy for the
+//! first time.
 //!
 //! Loading it again changes nothing: organizations are found by slug, people by address, meters by key, usage by the
 //! identity of its events, and plans that have limits or features are left alone. Keys are made for an organization that has none; their secrets are told this once.
 
 mod plans;
+mod teams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +168,10 @@ pub async fn load(database: &Database, clock: &Clock) -> Result<Vec<DemoKey>, Er
         let organization = organization(database, clock, demo).await?;
         let permitted = Permitted::system(organization.organization_id, JOB);
         members(database, clock, &permitted, demo, &people).await?;
+        // Its members are those that the teams have.
+        if demo.slug == ORGANIZATIONS[0].slug {
+            teams::load(database, clock, &permitted, &people).await?;
+        }
         keys.extend(key(database, clock, &pool, &permitted, demo.slug).await?);
         usage(database, clock, accepted, &permitted, demo, organization.create_time).await?;
     }
@@ -216,9 +222,10 @@ async fn person(database: &Database, clock: &Clock, name: &str, email: &str) -> 
     if let Some(user) = found.first() {
         return Ok(user.user_id);
     }
-    let profile = user::Profile { email: email.to_owned(), display_name: name.to_owned() };
+    let profile = user::Profile { email: email.to_owned(), display_name: name.to_owned(), ..user::Profile::default() };
     let now = clock.now();
-    let created = repository::user::create(&mut scope, UserId::new(now), &profile, now).await?;
+    let created =
+        repository::user::create(&mut scope, UserId::new(now), &profile, &user::Private::default(), now).await?;
     scope.commit().await?;
     Ok(created.user_id)
 }
@@ -267,7 +274,7 @@ async fn members(
         let user = people[*person];
         match repository::member::get(&mut scope, user).await {
             Err(Error::NotFound { .. }) => {
-                repository::member::add(&mut scope, user, *role, clock.now()).await?;
+                repository::member::add(&mut scope, user, &(*role).into(), clock.now()).await?;
             }
             known => drop(known?),
         }

@@ -90,6 +90,11 @@ id!(
     "meter_id"
 );
 id!(
+    /// A team of an organization.
+    TeamId,
+    "team_id"
+);
+id!(
     /// A limit, of a plan or of an organization.
     LimitId,
     "limit_id"

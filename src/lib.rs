@@ -35,7 +35,8 @@
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
 //!    before; [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
 //! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
-//!    that the message names. The gate finds it, intersects with the role of the user acted for, and makes the proof.
+//!    that the message names. The gate finds it, intersects with what the user acted for may do there (role, extra, denied:
+//!    [`model::role`]), and makes the proof. Who may hand out what is decided in one place, `Permitted::require_held`.
 //! 5. [`repository::database`] opens a tenant scope with that proof: BEGIN, role and organization in one round trip.
 //! 6. [`repository::member`] runs the statements, writes the audit record, and announces the change to all replicas, in
 //!    the same transaction. Row level security holds whatever the statements forgot.

@@ -1,5 +1,7 @@
 //! Pages of lists (AIP-158): their size, and tokens that are opaque and good only for the query they came from.
 
+pub mod tree;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -34,18 +36,9 @@ impl Page {
     /// Reads what a list request says. `request` is the whole request with size and token cleared, so that a token of
     /// another query is recognised; `method` its path. Errors: `INVALID_FIELD` on `page_size` or `page_token`.
     pub fn read(method: &str, request: &impl Message, page_size: i32, page_token: &str) -> Result<Self, Error> {
-        let size = match page_size {
-            ..0 => return Err(Violation::new("page_size", "must not be negative").into()),
-            0 => DEFAULT_SIZE,
-            size => size.min(LARGEST_SIZE),
-        };
-        let mut hash = blake3::Hasher::new();
-        hash.update(method.as_bytes());
-        hash.update(&request.encode_to_vec());
-        let mut query = [0; 8];
-        query.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+        let (size, query) = (size(page_size)?, fingerprint(method, request));
         let after = if page_token.is_empty() { None } else { Some(decode(page_token, query)?) };
-        Ok(Self { size: usize::try_from(size).unwrap_or_default(), after, query })
+        Ok(Self { size, after, query })
     }
 
     /// How many rows to ask the database for: one more than the page, to know whether there is another.
@@ -80,6 +73,29 @@ impl Page {
     }
 }
 
+fn size(page_size: i32) -> Result<usize, Error> {
+    let size = match page_size {
+        ..0 => return Err(Violation::new("page_size", "must not be negative").into()),
+        0 => DEFAULT_SIZE,
+        size => size.min(LARGEST_SIZE),
+    };
+    Ok(usize::try_from(size).unwrap_or_default())
+}
+
+/// What a query is recognised by.
+fn fingerprint(method: &str, request: &impl Message) -> [u8; 8] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(method.as_bytes());
+    hash.update(&request.encode_to_vec());
+    let mut query = [0; 8];
+    query.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+    query
+}
+
+fn wrong_token() -> Error {
+    Violation::new("page_token", "is not a token of this query: keep every other field as it was").into()
+}
+
 fn decode(token: &str, query: [u8; 8]) -> Result<Cursor, Error> {
     let cursor = || {
         let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
@@ -91,9 +107,7 @@ fn decode(token: &str, query: [u8; 8]) -> Result<Cursor, Error> {
             id: Uuid::from_slice(id).ok()?,
         })
     };
-    cursor().ok_or_else(|| {
-        Violation::new("page_token", "is not a token of this query: keep every other field as it was").into()
-    })
+    cursor().ok_or_else(wrong_token)
 }
 
 #[cfg(test)]

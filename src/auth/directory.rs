@@ -8,8 +8,8 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::ids::{OrganizationId, UserId};
-use crate::model::member::Role;
 use crate::model::organization::Organization;
+use crate::model::role::Standing;
 use crate::repository::changes::Change;
 use crate::repository::database::Database;
 use crate::repository::scope::Purpose;
@@ -30,7 +30,7 @@ pub struct Directory {
     database: Database,
     clock: Clock,
     organizations: Facts<OrganizationId, Option<Arc<Organization>>>,
-    memberships: Facts<(OrganizationId, UserId), Option<Role>>,
+    memberships: Facts<(OrganizationId, UserId), Option<Arc<Standing>>>,
     /// Whose a slug was; the organization itself tells whether it still is.
     slugs: Facts<String, OrganizationId>,
     /// What was found of slugs just now: that nobody has one is asked again soon.
@@ -94,12 +94,12 @@ impl Directory {
         Ok(found)
     }
 
-    /// The role of an active user in an organization.
-    pub async fn role(&self, organization: OrganizationId, user: UserId) -> Result<Option<Role>, Error> {
+    /// Where a user stands in an organization; `None` for who is no member.
+    pub async fn standing(&self, organization: OrganizationId, user: UserId) -> Result<Option<Arc<Standing>>, Error> {
         self.memberships
             .get(&(organization, user), self.clock.instant(), || async {
                 let mut scope = self.database.tenant(&Permitted::system(organization, "directory")).await?;
-                member::active_role(&mut scope, user).await
+                Ok(member::standing(&mut scope, user).await?.map(Arc::new))
             })
             .await
     }
@@ -113,6 +113,7 @@ impl Directory {
                 self.found.invalidate_all();
             }
             Change::Member(organization, user) => self.memberships.invalidate(&(*organization, *user)),
+            Change::Roles(id) => self.memberships.invalidate_where(|(organization, _)| organization == id),
             Change::User(user) => self.memberships.invalidate_where(|(_, member)| member == user),
             Change::ApiKey(_)
             | Change::Meters(_)

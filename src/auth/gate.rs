@@ -4,16 +4,22 @@
 use std::sync::Arc;
 
 use crate::auth::directory::Directory;
+use crate::auth::last_used::LastUsed;
 use crate::auth::permission::{Permission, Permissions};
 use crate::auth::principal::{Caller, Context, Permitted, PermittedPlatform, Principal};
+use crate::clock::Clock;
 use crate::error::{Error, Violation};
 use crate::ids::{OrganizationId, UserId, parse_uuid};
+use crate::model::member::MemberStatus;
 use crate::model::organization::Organization;
+use crate::model::role::{Standing, Verdict};
 
 /// Lets callers into organizations.
 #[derive(Clone, Debug)]
 pub struct Gate {
     directory: Arc<Directory>,
+    last_used: Arc<LastUsed>,
+    clock: Clock,
 }
 
 /// Where a request goes that may name an organization or mean the platform.
@@ -46,17 +52,17 @@ impl Sight<'_> {
 }
 
 impl Gate {
-    /// A gate that knows what the directory knows.
+    /// A gate that knows what the directory knows, and notes for whom somebody acts.
     #[must_use]
-    pub const fn new(directory: Arc<Directory>) -> Self {
-        Self { directory }
+    pub const fn new(directory: Arc<Directory>, last_used: Arc<LastUsed>, clock: Clock) -> Self {
+        Self { directory, last_used, clock }
     }
 
     /// Lets the caller into the organization it names by UUID or slug; empty means its own.
     ///
     /// Errors: `ORGANIZATION_NOT_FOUND` for one that does not exist or is not the caller's to see,
-    /// `ORGANIZATION_SUSPENDED`, `ORGANIZATION_DELETED` (platform keys), `NOT_A_MEMBER` and `PERMISSION_MISSING` for
-    /// the user it acts for.
+    /// `ORGANIZATION_SUSPENDED`, `ORGANIZATION_DELETED` (platform keys), `NOT_A_MEMBER`, `MEMBER_SUSPENDED` and
+    /// `PERMISSION_MISSING` for the user it acts for.
     pub async fn tenant(&self, caller: &Caller, organization: &str) -> Result<Permitted, Error> {
         let found = self.find(caller, organization).await?;
         deny_when_deleted(&found)?;
@@ -145,6 +151,17 @@ impl Gate {
         }
     }
 
+    /// Where a user stands in the organization of the proof; `None` for who is no member.
+    pub async fn standing(&self, permitted: &Permitted, user: UserId) -> Result<Option<Arc<Standing>>, Error> {
+        self.directory.standing(permitted.organization_id, user).await
+    }
+
+    /// Whether the organization of the proof is closed to its members.
+    pub async fn is_closed(&self, permitted: &Permitted) -> Result<bool, Error> {
+        let found = self.directory.organization(permitted.organization_id).await?;
+        Ok(found.is_none_or(|organization| deny_when_closed(&organization).is_err()))
+    }
+
     async fn find(&self, caller: &Caller, named: &str) -> Result<Arc<Organization>, Error> {
         let not_found = || Error::not_found("organization", named);
         let id = match caller.principal() {
@@ -189,11 +206,21 @@ impl Gate {
         let mut acting = None;
         if let Some(user) = caller.acting_user {
             deny_when_closed(organization)?;
-            let role = self.directory.role(id, user).await?.ok_or_else(|| not_a_member(user))?;
-            permissions = permissions.and(Permissions::of_role(role));
-            acting = Some((user, role));
+            let standing = self.directory.standing(id, user).await?.filter(|standing| standing.user_is_active);
+            let standing = standing.ok_or_else(|| not_a_member(user))?;
+            if standing.status == MemberStatus::Suspended {
+                return Err(Error::PermissionDenied {
+                    reason: "MEMBER_SUSPENDED",
+                    message: format!("user {user} is suspended in the organization"),
+                });
+            }
+            permissions = permissions.and(standing.held);
+            acting = Some((user, standing));
         }
         require(permissions, caller.permission)?;
+        if let Some((user, _)) = &acting {
+            self.last_used.note_member(id, *user, self.clock.now());
+        }
         let platform = caller.is_platform();
         Ok(Permitted { organization_id: id, context: context(caller), permissions, acting, platform })
     }
@@ -219,6 +246,16 @@ fn deny_when_deleted(organization: &Organization) -> Result<(), Error> {
         subject: format!("organizations/{}", organization.organization_id),
         message: "the organization is deleted; undelete it first".into(),
     })
+}
+
+/// Whether the caller whom this proof is of may do something: its key must have it, and who it acts for.
+#[must_use]
+pub fn verdict(caller: &Caller, permitted: &Permitted, permission: Permission) -> Verdict {
+    let of_user = permitted.acting.as_ref().map_or(Verdict::Allowed, |(_, standing)| standing.verdict(permission));
+    match of_user {
+        Verdict::Allowed if !caller.principal().permissions().contains(permission) => Verdict::NotInScopes,
+        verdict => verdict,
+    }
 }
 
 /// Fails for an organization whose people and keys are locked out.

@@ -1,4 +1,5 @@
-//! When keys were last used: noted here by whoever lets a key in, written by a worker in batches.
+//! When keys were last used, and when somebody last acted for a member: noted here by whoever lets them in, written by a
+//! worker in batches.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 
 use crate::auth::principal::Principal;
-use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId};
+use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
 
 /// The notes that are not written yet.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Notes {
     pub tenants: HashMap<(OrganizationId, ApiKeyId), DateTime<Utc>>,
     /// Of keys of the platform.
     pub platform: HashMap<PlatformKeyId, DateTime<Utc>>,
+    /// Of members, for whom somebody acted.
+    pub members: HashMap<(OrganizationId, UserId), DateTime<Utc>>,
 }
 
 impl LastUsed {
@@ -37,6 +40,12 @@ impl LastUsed {
         }
     }
 
+    /// Notes that somebody acts for a member.
+    pub fn note_member(&self, organization_id: OrganizationId, user_id: UserId, at: DateTime<Utc>) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.members.insert((organization_id, user_id), at);
+    }
+
     /// Takes what was noted, to write it.
     #[must_use]
     pub fn take(&self) -> Notes {
@@ -51,6 +60,9 @@ impl LastUsed {
         }
         for (key, at) in unwritten.platform {
             notes.platform.entry(key).or_insert(at);
+        }
+        for (member, at) in unwritten.members {
+            notes.members.entry(member).or_insert(at);
         }
     }
 }

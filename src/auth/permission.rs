@@ -1,19 +1,22 @@
-//! The permission vocabulary, the sets of the built-in roles, and which permission each RPC takes: one table, which a
+//! The permission vocabulary, which of it the built-in roles have, and which permission each RPC takes: one table, which a
 //! test compares with the descriptors.
+
+mod set;
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Violation;
-use crate::model::member::Role;
+
+pub use self::set::Permissions;
 
 macro_rules! permissions {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $audience:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $audience:ident;)*) => {
         /// What a caller may do, `<resource>.<verb>`.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
         #[repr(u8)]
         pub enum Permission {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])+ $variant,)*
         }
 
         impl Permission {
@@ -26,22 +29,33 @@ macro_rules! permissions {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            const fn audience(self) -> Audience {
+            /// For people.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)* }
+            }
+
+            /// Who can have it.
+            #[must_use]
+            pub const fn audience(self) -> Audience {
                 match self { $(Self::$variant => Audience::$audience,)* }
             }
         }
     };
 }
 
-/// The least role that holds a permission, or that no tenant does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Audience {
+/// The least built-in role that holds a permission, or that no tenant does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
     /// Only keys of the platform.
     Platform,
-    /// From the role on.
+    /// Owners, and keys.
     Owner,
+    /// From the role on.
     Admin,
+    /// From the role on.
     Member,
+    /// All.
     Viewer,
 }
 
@@ -66,16 +80,38 @@ permissions! {
     UsersUpdate = "users.update", Viewer;
     /// Deactivate users.
     UsersDeactivate = "users.deactivate", Platform;
+    /// Erase users.
+    UsersErase = "users.erase", Platform;
+    /// List the organizations of users.
+    UsersListOrganizations = "users.list_organizations", Platform;
     /// Act for users, with `x-acting-user`.
     UsersActAs = "users.act_as", Owner;
     /// Add members.
     MembersAdd = "members.add", Admin;
     /// Read members.
     MembersRead = "members.read", Viewer;
-    /// Change roles.
+    /// Change what members may do.
     MembersUpdate = "members.update", Admin;
+    /// Suspend and reactivate members.
+    MembersSuspend = "members.suspend", Admin;
     /// Remove members.
     MembersRemove = "members.remove", Admin;
+    /// Read roles.
+    RolesRead = "roles.read", Viewer;
+    /// Create, change and delete roles.
+    RolesManage = "roles.manage", Admin;
+    /// Ask what users may do.
+    PermissionsRead = "permissions.read", Viewer;
+    /// Create teams.
+    TeamsCreate = "teams.create", Admin;
+    /// Read teams and who is in them.
+    TeamsRead = "teams.read", Viewer;
+    /// Change and move teams.
+    TeamsUpdate = "teams.update", Admin;
+    /// Delete teams.
+    TeamsDelete = "teams.delete", Admin;
+    /// Change who is in a team.
+    TeamsMembers = "teams.members", Admin;
     /// Create keys.
     KeysCreate = "keys.create", Admin;
     /// Read keys.
@@ -156,7 +192,11 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.MemberService/AddMember", Permission::MembersAdd),
     ("/tenancy.v1.MemberService/GetMember", Permission::MembersRead),
     ("/tenancy.v1.MemberService/ListMembers", Permission::MembersRead),
+    ("/tenancy.v1.MemberService/ReactivateMember", Permission::MembersSuspend),
     ("/tenancy.v1.MemberService/RemoveMember", Permission::MembersRemove),
+    ("/tenancy.v1.MemberService/SuspendMember", Permission::MembersSuspend),
+    ("/tenancy.v1.MemberService/TransferOwnership", Permission::MembersUpdate),
+    ("/tenancy.v1.MemberService/UpdateMember", Permission::MembersUpdate),
     ("/tenancy.v1.MemberService/UpdateMemberRole", Permission::MembersUpdate),
     ("/tenancy.v1.MeterService/ArchiveMeter", Permission::MetersArchive),
     ("/tenancy.v1.MeterService/CreateMeter", Permission::MetersCreate),
@@ -171,6 +211,8 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.OrganizationService/SuspendOrganization", Permission::OrganizationsSuspend),
     ("/tenancy.v1.OrganizationService/UndeleteOrganization", Permission::OrganizationsDelete),
     ("/tenancy.v1.OrganizationService/UpdateOrganization", Permission::OrganizationsUpdate),
+    ("/tenancy.v1.PermissionService/CheckPermission", Permission::PermissionsRead),
+    ("/tenancy.v1.PermissionService/ListPermissions", Permission::PermissionsRead),
     ("/tenancy.v1.PlanService/ArchivePlan", Permission::PlansArchive),
     ("/tenancy.v1.PlanService/CreatePlan", Permission::PlansCreate),
     ("/tenancy.v1.PlanService/GetEntitlements", Permission::EntitlementsRead),
@@ -194,6 +236,22 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.RateLimitDomainService/GetRateLimitDomain", Permission::RateLimitsRead),
     ("/tenancy.v1.RateLimitDomainService/ListRateLimitDomains", Permission::RateLimitsRead),
     ("/tenancy.v1.RateLimitDomainService/UpdateRateLimitDomain", Permission::RateLimitsWrite),
+    ("/tenancy.v1.RoleService/CreateRole", Permission::RolesManage),
+    ("/tenancy.v1.RoleService/DeleteRole", Permission::RolesManage),
+    ("/tenancy.v1.RoleService/GetRole", Permission::RolesRead),
+    ("/tenancy.v1.RoleService/ListRoles", Permission::RolesRead),
+    ("/tenancy.v1.RoleService/UpdateRole", Permission::RolesManage),
+    ("/tenancy.v1.TeamService/AddTeamMember", Permission::TeamsMembers),
+    ("/tenancy.v1.TeamService/CreateTeam", Permission::TeamsCreate),
+    ("/tenancy.v1.TeamService/DeleteTeam", Permission::TeamsDelete),
+    ("/tenancy.v1.TeamService/GetTeam", Permission::TeamsRead),
+    ("/tenancy.v1.TeamService/ListTeamMembers", Permission::TeamsRead),
+    ("/tenancy.v1.TeamService/ListTeams", Permission::TeamsRead),
+    ("/tenancy.v1.TeamService/ListUserTeams", Permission::TeamsRead),
+    ("/tenancy.v1.TeamService/MoveTeam", Permission::TeamsUpdate),
+    ("/tenancy.v1.TeamService/RemoveTeamMember", Permission::TeamsMembers),
+    ("/tenancy.v1.TeamService/UpdateTeam", Permission::TeamsUpdate),
+    ("/tenancy.v1.TeamService/UpdateTeamMember", Permission::TeamsMembers),
     ("/tenancy.v1.UsageService/GetUsageSummary", Permission::UsageRead),
     ("/tenancy.v1.UsageService/ListUsageEvents", Permission::UsageRead),
     ("/tenancy.v1.UsageService/QueryUsage", Permission::UsageRead),
@@ -202,7 +260,9 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.UsageService/VoidUsageEvent", Permission::UsageVoid),
     ("/tenancy.v1.UserService/CreateUser", Permission::UsersCreate),
     ("/tenancy.v1.UserService/DeactivateUser", Permission::UsersDeactivate),
+    ("/tenancy.v1.UserService/EraseUser", Permission::UsersErase),
     ("/tenancy.v1.UserService/GetUser", Permission::UsersRead),
+    ("/tenancy.v1.UserService/ListUserOrganizations", Permission::UsersListOrganizations),
     ("/tenancy.v1.UserService/ListUsers", Permission::UsersRead),
     ("/tenancy.v1.UserService/UpdateUser", Permission::UsersUpdate),
 ];
@@ -218,6 +278,13 @@ impl Permission {
     #[must_use]
     pub fn for_tenants(self) -> bool {
         self.audience() != Audience::Platform
+    }
+
+    /// Whether a custom role, or one member beyond their role, can have it: what is the owners' alone is not handed out.
+    /// `users.act_as` is: whoever made a key with it could do in an owner's name what they may not in their own.
+    #[must_use]
+    pub fn for_roles(self) -> bool {
+        !matches!(self.audience(), Audience::Platform | Audience::Owner)
     }
 
     /// Whether a publishable key, which anybody can read in a page, may hold it.
@@ -245,63 +312,6 @@ impl FromStr for Permission {
     }
 }
 
-/// A set of permissions; a word, so that asking it costs nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Permissions(u64);
-
-const _: () = assert!(Permission::ALL.len() <= 64, "Permissions holds one bit each");
-
-impl Permissions {
-    /// Every permission there is.
-    pub const ALL: Self = Self(u64::MAX >> (64 - Permission::ALL.len()));
-
-    /// What a built-in role may.
-    #[must_use]
-    pub fn of_role(role: Role) -> Self {
-        Permission::ALL
-            .iter()
-            .copied()
-            .filter(|permission| match permission.audience() {
-                Audience::Platform => false,
-                Audience::Owner => role >= Role::Owner,
-                Audience::Admin => role >= Role::Admin,
-                Audience::Member => role >= Role::Member,
-                Audience::Viewer => true,
-            })
-            .collect()
-    }
-
-    /// Those named in stored scopes. A name that is no longer in the vocabulary grants nothing.
-    #[must_use]
-    pub fn of_scopes(scopes: &[String]) -> Self {
-        scopes.iter().filter_map(|scope| scope.parse().ok()).collect()
-    }
-
-    /// This one, and no other.
-    #[must_use]
-    pub const fn only(permission: Permission) -> Self {
-        Self(1 << permission as u8)
-    }
-
-    /// Whether it holds the permission.
-    #[must_use]
-    pub const fn contains(self, permission: Permission) -> bool {
-        self.0 & (1 << permission as u8) != 0
-    }
-
-    /// What both hold.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
-impl FromIterator<Permission> for Permissions {
-    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
-        Self(permissions.into_iter().fold(0, |bits, permission| bits | 1 << permission as u8))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,20 +321,6 @@ mod tests {
         assert!(METHODS.is_sorted_by(|a, b| a.0 < b.0));
         for (path, permission) in METHODS {
             assert_eq!(Permission::of_method(path), Some((*path, *permission)));
-        }
-    }
-
-    #[test]
-    fn every_role_holds_what_the_lesser_one_holds() {
-        let roles = [Role::Viewer, Role::Member, Role::Admin, Role::Owner];
-        for pair in roles.windows(2) {
-            let (lesser, greater) = (Permissions::of_role(pair[0]), Permissions::of_role(pair[1]));
-            assert_eq!(lesser.and(greater), lesser);
-            assert_ne!(lesser, greater);
-        }
-        for permission in Permission::ALL {
-            assert_eq!(permission.for_tenants(), Permissions::of_role(Role::Owner).contains(*permission));
-            assert_eq!(permission.as_str().parse::<Permission>().unwrap(), *permission);
         }
     }
 }

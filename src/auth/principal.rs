@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::auth::permission::{Permission, Permissions};
 use crate::error::Error;
 use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
-use crate::model::member::Role;
+use crate::model::role::{RoleKey, Standing};
 use crate::model::workload::SpiffeId;
 
 /// The owner of a credential that was found good.
@@ -116,7 +116,7 @@ pub struct Permitted {
     pub(in crate::auth) organization_id: OrganizationId,
     pub(in crate::auth) context: Context,
     pub(in crate::auth) permissions: Permissions,
-    pub(in crate::auth) acting: Option<(UserId, Role)>,
+    pub(in crate::auth) acting: Option<(UserId, Arc<Standing>)>,
     pub(in crate::auth) platform: bool,
 }
 
@@ -197,7 +197,13 @@ impl Permitted {
     /// The user for whom the caller acts.
     #[must_use]
     pub fn acting_user(&self) -> Option<UserId> {
-        self.acting.map(|(user, _)| user)
+        self.acting.as_ref().map(|(user, _)| *user)
+    }
+
+    /// The role of the user for whom the caller acts.
+    #[must_use]
+    pub fn role(&self) -> Option<&RoleKey> {
+        self.acting.as_ref().map(|(_, standing)| &standing.role)
     }
 
     /// Whether the caller is the platform, acting for nobody.
@@ -210,7 +216,35 @@ impl Permitted {
     /// that acts for nobody is no owner, whatever its scopes.
     #[must_use]
     pub fn is_owner(&self) -> bool {
-        self.platform || matches!(self.acting, Some((_, Role::Owner)))
+        self.platform || self.acting.as_ref().is_some_and(|(_, standing)| standing.role.is_owner())
+    }
+
+    /// Fails with `OWNER_REQUIRED` when this is an owners' affair and the caller is none.
+    pub fn require_owner(&self, is_owners_affair: bool) -> Result<(), Error> {
+        if !is_owners_affair || self.is_owner() {
+            return Ok(());
+        }
+        Err(Error::PermissionDenied {
+            reason: "OWNER_REQUIRED",
+            message: "only an owner or a platform key makes, changes or removes an owner".into(),
+        })
+    }
+
+    /// Fails with `PRIVILEGE_ESCALATION` unless the caller holds all that it hands out, or takes from somebody: what the
+    /// key and the user for whom it acts have both, and for an owner and the platform everything.
+    pub fn require_held(&self, touched: Permissions) -> Result<(), Error> {
+        let missing = if self.is_owner() { Permissions::default() } else { touched.without(self.permissions) };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<&str> = missing.iter().map(Permission::as_str).collect();
+        Err(Error::PermissionDenied {
+            reason: "PRIVILEGE_ESCALATION",
+            message: format!(
+                "nobody hands out, or takes away, what they do not hold; the caller lacks {}",
+                missing.join(", ")
+            ),
+        })
     }
 
     /// Fails with `OPERATOR_ONLY_FIELD` unless the caller is the platform.

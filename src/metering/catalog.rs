@@ -150,6 +150,7 @@ impl Catalog {
             Change::ApiKey(_)
             | Change::Organization(_)
             | Change::Member(..)
+            | Change::Roles(_)
             | Change::User(_)
             | Change::Plans
             | Change::Limits(_)

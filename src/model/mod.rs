@@ -13,6 +13,8 @@ pub mod origin;
 pub mod plan;
 pub mod platform_key;
 pub mod rate_limit_domain;
+pub mod role;
+pub mod team;
 pub mod text;
 pub mod usage;
 pub mod user;

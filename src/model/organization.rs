@@ -143,17 +143,6 @@ pub fn currency(field: &str, text: &str) -> Result<String, Violation> {
         .ok_or_else(|| Violation::new(field, "must be an ISO 4217 code such as EUR"))
 }
 
-/// A BCP 47 tag by its form: a language of 2 or 3 letters, then subtags of 1 to 8 letters and digits.
-pub fn locale(field: &str, text: &str) -> Result<String, Violation> {
-    let mut subtags = text.split('-');
-    let good = text.len() <= 35
-        && subtags.next().is_some_and(|language| {
-            (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_lowercase())
-        })
-        && subtags.all(|tag| (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric()));
-    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be a BCP 47 tag such as en or pt-BR")) }
-}
-
 const DATE_FORMATS: [&str; 4] = ["YYYY-MM-DD", "DD/MM/YYYY", "MM/DD/YYYY", "DD.MM.YYYY"];
 
 /// One of the known date formats.
@@ -162,14 +151,6 @@ pub fn date_format(field: &str, text: &str) -> Result<String, Violation> {
         return Ok(text.to_owned());
     }
     Err(Violation::new(field, format!("must be one of {}", DATE_FORMATS.join(", "))))
-}
-
-/// Empty, or an https URI with a host, of at most 2048 characters.
-pub fn logo_uri(field: &str, text: &str) -> Result<String, Violation> {
-    let good = text.is_empty()
-        || (text.len() <= 2048
-            && text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some()));
-    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be empty or an https URI")) }
 }
 
 /// Empty, or `#` and six hexadecimal digits.
@@ -212,8 +193,6 @@ mod tests {
         assert!([-1, 0, 32, 257].into_iter().all(|day| billing_anchor_day("f", day).is_err()));
         assert!(currency("f", "EUR").is_ok());
         assert!(currency("f", "eur").is_err() && currency("f", "XYZ").is_err());
-        assert!(locale("f", "zh-Hant-TW").is_ok() && locale("f", "e").is_err() && locale("f", "en_US").is_err());
-        assert!(logo_uri("f", "https://cdn.example/x.png").is_ok() && logo_uri("f", "http://x/y").is_err());
         assert!(primary_color("f", "#1a73E8").is_ok() && primary_color("f", "1a73e8").is_err());
         assert!(member_limit("f", Some(0)).is_err() && member_limit("f", None).is_ok());
     }

@@ -54,6 +54,25 @@ fn is_host_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
+/// Empty, or an https URI with a host, of at most 2048 characters.
+pub fn optional_uri(field: &str, text: &str) -> Result<String, Violation> {
+    let good = text.is_empty()
+        || (text.len() <= 2048
+            && text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some()));
+    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be empty or an https URI")) }
+}
+
+/// A BCP 47 tag by its form: a language of 2 or 3 letters, then subtags of 1 to 8 letters and digits.
+pub fn locale(field: &str, text: &str) -> Result<String, Violation> {
+    let mut subtags = text.split('-');
+    let good = text.len() <= 35
+        && subtags.next().is_some_and(|language| {
+            (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_lowercase())
+        })
+        && subtags.all(|tag| (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric()));
+    if good { Ok(text.to_owned()) } else { Err(Violation::new(field, "must be a BCP 47 tag such as en or pt-BR")) }
+}
+
 /// At most 64 labels; keys of 1 to 63 characters starting with a letter, values of at most 255 characters.
 pub fn labels<'a>(
     field: &str,
@@ -125,6 +144,12 @@ mod tests {
         for bad in ["", "a", "a@b", "@b.co", "a@.co", "a@b..co", "a b@c.de", ".a@b.co", "a@-b.co", "ä@b.co", &long] {
             assert!(email("email", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn uris_and_locales() {
+        assert!(locale("f", "zh-Hant-TW").is_ok() && locale("f", "e").is_err() && locale("f", "en_US").is_err());
+        assert!(optional_uri("f", "https://cdn.example/x.png").is_ok() && optional_uri("f", "http://x/y").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::{AuditEventId, OrganizationId, UserId};
@@ -113,6 +114,46 @@ pub async fn record_of_platform<K: Accountable>(
     )
     .execute(&mut *scope)
     .await?;
+    Ok(())
+}
+
+/// How many records are written in one statement.
+const AT_ONCE: usize = 1_000;
+
+/// Writes the records of all that one change removed, each with the id of its resource and what it was.
+pub async fn record_removals(
+    scope: &mut TenantScope,
+    action: &'static str,
+    resource_type: &'static str,
+    removed: &[(String, impl Serialize)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let organization_id = scope.organization_id();
+    let context = scope.kind().context().clone();
+    for removed in removed.chunks(AT_ONCE) {
+        let ids: Vec<Uuid> = removed.iter().map(|_| AuditEventId::new(now).uuid()).collect();
+        let resources: Vec<String> = removed.iter().map(|(resource_id, _)| resource_id.clone()).collect();
+        let before = removed.iter().map(|(_, before)| serde_json::to_value(before).map_err(Error::internal));
+        sqlx::query!(
+            "INSERT INTO tenancy.audit_events (organization_id, audit_event_id, occur_time, actor_type, actor_id,
+                 acting_user_id, action, resource_type, resource_id, before, request_id)
+             SELECT $1, r.audit_event_id, $2, $3, $4, $5, $6, $7, r.resource_id, r.before, $8
+             FROM UNNEST($9::uuid[], $10::text[], $11::jsonb[]) AS r (audit_event_id, resource_id, before)",
+            organization_id.uuid(),
+            now,
+            context.actor.kind,
+            context.actor.id,
+            context.acting_user.map(UserId::uuid),
+            action,
+            resource_type,
+            &*context.request_id,
+            &ids,
+            &resources,
+            &before.collect::<Result<Vec<Value>, _>>()?
+        )
+        .execute(&mut *scope)
+        .await?;
+    }
     Ok(())
 }
 

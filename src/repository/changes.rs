@@ -25,6 +25,8 @@ pub enum Change {
     Organization(OrganizationId),
     /// A membership.
     Member(OrganizationId, UserId),
+    /// The roles of one organization: what any of its members may do.
+    Roles(OrganizationId),
     /// A user, in all memberships.
     User(UserId),
     /// The meters of one organization.
@@ -45,6 +47,7 @@ impl fmt::Display for Change {
             Self::ApiKey(lookup_id) => write!(f, "api_key:{lookup_id}"),
             Self::Organization(id) => write!(f, "organization:{id}"),
             Self::Member(organization, user) => write!(f, "member:{organization}:{user}"),
+            Self::Roles(id) => write!(f, "roles:{id}"),
             Self::User(id) => write!(f, "user:{id}"),
             Self::Meters(id) => write!(f, "meters:{id}"),
             Self::PlatformMeters => write!(f, "platform_meters:"),
@@ -68,6 +71,7 @@ impl FromStr for Change {
                 let (organization, user) = name.split_once(':').ok_or_else(unknown)?;
                 Self::Member(organization.parse()?, user.parse()?)
             }
+            "roles" => Self::Roles(name.parse()?),
             "user" => Self::User(name.parse()?),
             "meters" => Self::Meters(name.parse()?),
             "platform_meters" => Self::PlatformMeters,

@@ -15,6 +15,7 @@ use crate::repository::changes::{self, Change};
 use crate::repository::error::on_constraint;
 use crate::repository::organization;
 use crate::repository::scope::TenantScope;
+use crate::repository::team;
 
 /// The name of the resource in errors and in the audit.
 pub const RESOURCE: &str = "limit";
@@ -64,10 +65,13 @@ pub struct Narrow {
     pub subject_id: Option<Uuid>,
 }
 
-/// Creates a limit of the scope's organization. Errors: `LIMIT_TAKEN`, `LIMITS_EXHAUSTED`.
+/// Creates a limit of the scope's organization. Errors: `TEAM_NOT_FOUND`, `LIMIT_TAKEN`, `LIMITS_EXHAUSTED`.
 pub async fn create(scope: &mut TenantScope, created: &Limit) -> Result<(), Error> {
     // Two that count at once would both find room for the last one.
     organization::lock(scope).await?;
+    if let (SubjectKind::Team, Some(team_id)) = (created.rule.subject_kind, created.subject_id) {
+        team::get(scope, team_id.into()).await?;
+    }
     let organization_id = created.organization_id.uuid();
     let known = sqlx::query_scalar!(
         r#"SELECT count(*) AS "known!" FROM tenancy.limits WHERE organization_id = $1"#,

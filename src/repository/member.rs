@@ -7,33 +7,53 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Error;
 use crate::ids::{OrganizationId, UserId};
-use crate::model::member::{Member, Role};
-use crate::model::user::UserStatus;
+use crate::model::member::{Member, MemberStatus, Role};
+use crate::model::role::{self, RoleKey, Standing};
+use crate::model::user::{User, UserStatus};
 use crate::page::Page;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
-use crate::repository::error::constraint;
-use crate::repository::scope::TenantScope;
+use crate::repository::error::{constraint, on_constraint};
+use crate::repository::scope::{PlatformScope, TenantScope};
+use crate::repository::team;
 
 /// The name of the resource in errors and in the audit.
 const RESOURCE: &str = "member";
 
-/// The role of a user in the scope's organization; `None` for who is no member, or deactivated.
-pub async fn active_role(scope: &mut TenantScope, user: UserId) -> Result<Option<Role>, Error> {
+/// Where a user stands in the scope's organization; `None` for who is no member.
+pub async fn standing(scope: &mut TenantScope, user: UserId) -> Result<Option<Standing>, Error> {
     let organization_id = scope.organization_id();
-    Ok(sqlx::query_scalar!(
-        r#"SELECT m.role AS "role: Role" FROM tenancy.members m JOIN tenancy.users u USING (user_id)
-           WHERE m.organization_id = $1 AND m.user_id = $2 AND u.status = 'active'"#,
+    let found = sqlx::query!(
+        r#"SELECT m.role AS "role: RoleKey", m.status AS "status: MemberStatus", u.status = 'active' AS "user_is_active!",
+               m.extra_permissions, m.denied_permissions, r.permissions AS "own_role?"
+           FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
+           LEFT JOIN tenancy.roles r ON r.organization_id = m.organization_id AND r.key = m.custom_role
+           WHERE m.organization_id = $1 AND m.user_id = $2"#,
         organization_id.uuid(),
         user.uuid()
     )
     .fetch_optional(&mut *scope)
-    .await?)
+    .await?;
+    Ok(found.map(|row| {
+        let of_role = role::of_role(&row.role, row.own_role.as_deref());
+        Standing {
+            status: row.status,
+            user_is_active: row.user_is_active,
+            held: role::held(&row.role, of_role, &row.extra_permissions, &row.denied_permissions),
+            denied: role::denied(&row.denied_permissions),
+            role: row.role,
+        }
+    }))
 }
 
-/// Adds a user to the scope's organization, which the scope has locked. Errors: `USER_NOT_FOUND`, `ALREADY_MEMBER`,
-/// `USER_DEACTIVATED`.
-pub async fn add(scope: &mut TenantScope, user_id: UserId, role: Role, now: DateTime<Utc>) -> Result<Member, Error> {
+/// Adds a user to the scope's organization, which the scope has locked. Errors: `USER_NOT_FOUND`, `ROLE_NOT_FOUND`,
+/// `ALREADY_MEMBER`, `USER_DEACTIVATED`.
+pub async fn add(
+    scope: &mut TenantScope,
+    user_id: UserId,
+    role: &RoleKey,
+    now: DateTime<Utc>,
+) -> Result<Member, Error> {
     let organization_id = scope.organization_id();
     sqlx::query!(
         "INSERT INTO tenancy.members (organization_id, user_id, role, create_time, update_time)
@@ -47,6 +67,7 @@ pub async fn add(scope: &mut TenantScope, user_id: UserId, role: Role, now: Date
     .await
     .map_err(|error| match constraint(&error) {
         Some("members_user_fkey") => Error::not_found("user", user_id),
+        Some("members_role_fkey") => Error::not_found("role", role),
         Some("members_pkey") => Error::AlreadyExists {
             reason: "ALREADY_MEMBER",
             resource: RESOURCE,
@@ -57,15 +78,54 @@ pub async fn add(scope: &mut TenantScope, user_id: UserId, role: Role, now: Date
     })?;
     // A statement of its own, and only now: to this scope the user is visible from the membership on.
     let added = get(scope, user_id).await?;
-    if added.user_status == UserStatus::Deactivated {
+    if added.user_status != UserStatus::Active {
         return Err(Error::FailedPrecondition {
             reason: "USER_DEACTIVATED",
             subject: format!("users/{user_id}"),
-            message: "a deactivated user cannot be added".into(),
+            message: "a deactivated or erased user cannot be added".into(),
         });
     }
     record(scope, "members.add", user_id, None, Some(&added), now).await?;
     Ok(added)
+}
+
+/// Makes a user the first owner of an organization that the same scope created a moment ago.
+pub async fn found(
+    scope: &mut PlatformScope,
+    organization_id: OrganizationId,
+    owner: &User,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO tenancy.members (organization_id, user_id, role, create_time, update_time)
+         VALUES ($1, $2, 'owner', $3, $3)",
+        organization_id.uuid(),
+        owner.user_id.uuid(),
+        now
+    )
+    .execute(&mut *scope)
+    .await?;
+    let added = Member {
+        organization_id,
+        user_id: owner.user_id,
+        role: Role::Owner.into(),
+        extra_permissions: Vec::new(),
+        denied_permissions: Vec::new(),
+        status: MemberStatus::Active,
+        suspend_time: None,
+        suspend_reason: String::new(),
+        email: owner.profile.email.clone(),
+        display_name: owner.profile.display_name.clone(),
+        user_status: owner.status,
+        last_activity_time: None,
+        revision: 1,
+        create_time: now,
+        update_time: now,
+    };
+    let id = owner.user_id.to_string();
+    let happened = Happened { at: now, action: "members.add", resource_type: RESOURCE, resource_id: &id };
+    audit_event::record_of(scope, organization_id, happened, None::<&Member>, Some(&added)).await?;
+    changes::announce(scope, &Change::Member(organization_id, owner.user_id)).await
 }
 
 /// A member of the scope's organization. Error: `MEMBER_NOT_FOUND`.
@@ -74,9 +134,11 @@ pub async fn get(scope: &mut TenantScope, user_id: UserId) -> Result<Member, Err
     sqlx::query_as!(
         Member,
         r#"SELECT m.organization_id AS "organization_id: OrganizationId", m.user_id AS "user_id: UserId",
-               m.role AS "role: Role", u.email, u.display_name, u.status AS "user_status: UserStatus", m.revision,
-               m.create_time, m.update_time
+               m.role AS "role: RoleKey", m.extra_permissions, m.denied_permissions, m.status AS "status: MemberStatus",
+               m.suspend_time, m.suspend_reason, u.email, u.display_name, u.status AS "user_status: UserStatus",
+               a.last_activity_time AS "last_activity_time?", m.revision, m.create_time, m.update_time
            FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
+           LEFT JOIN tenancy.member_activity a ON a.organization_id = m.organization_id AND a.user_id = m.user_id
            WHERE m.organization_id = $1 AND m.user_id = $2"#,
         organization_id.uuid(),
         user_id.uuid()
@@ -98,42 +160,59 @@ pub async fn more_than(scope: &mut TenantScope, most: i32) -> Result<bool, Error
     .await?)
 }
 
-/// Whether the scope's organization keeps an owner without this one. A deactivated owner cannot stand in for an active
-/// one, since nobody can act for them.
+/// Whether the scope's organization keeps an owner without this one. An owner who is suspended, deactivated or erased cannot
+/// stand in for an active one, since nobody can act for them.
 pub async fn owner_remains_without(scope: &mut TenantScope, owner: &Member) -> Result<bool, Error> {
     let organization_id = scope.organization_id();
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (
                SELECT FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
-               WHERE m.organization_id = $1 AND m.role = 'owner' AND m.user_id <> $2 AND (u.status = 'active' OR $3)
+               WHERE m.organization_id = $1 AND m.role = 'owner' AND m.user_id <> $2
+                 AND (m.status = 'active' AND u.status = 'active' OR $3)
            ) AS "remains!""#,
         organization_id.uuid(),
         owner.user_id.uuid(),
-        owner.user_status == UserStatus::Deactivated
+        !owner.is_active()
     )
     .fetch_one(&mut *scope)
     .await?)
 }
 
-/// Gives a member of the locked organization another role, and tells the caches.
-pub async fn save(scope: &mut TenantScope, before: &Member, role: Role, now: DateTime<Utc>) -> Result<Member, Error> {
+/// Writes a member of the locked organization back as `after`, under `action` in the audit, and tells the caches. Error:
+/// `ROLE_NOT_FOUND`.
+pub async fn save(
+    scope: &mut TenantScope,
+    action: &'static str,
+    before: &Member,
+    after: Member,
+    now: DateTime<Utc>,
+) -> Result<Member, Error> {
     let revision = sqlx::query_scalar!(
-        "UPDATE tenancy.members SET role = $3, update_time = $4, revision = revision + 1
+        "UPDATE tenancy.members
+         SET role = $3, extra_permissions = $4, denied_permissions = $5, status = $6, suspend_time = $7,
+             suspend_reason = $8, update_time = $9, revision = revision + 1
          WHERE organization_id = $1 AND user_id = $2 RETURNING revision",
         before.organization_id.uuid(),
         before.user_id.uuid(),
-        role.as_str(),
+        after.role.as_str(),
+        &after.extra_permissions,
+        &after.denied_permissions,
+        after.status.as_str(),
+        after.suspend_time,
+        after.suspend_reason,
         now
     )
     .fetch_one(&mut *scope)
-    .await?;
-    let saved = Member { role, revision, update_time: now, ..before.clone() };
-    record(scope, "members.update", before.user_id, Some(before), Some(&saved), now).await?;
+    .await
+    .map_err(on_constraint("members_role_fkey", || Error::not_found("role", &after.role)))?;
+    let saved = Member { revision, update_time: now, ..after };
+    record(scope, action, before.user_id, Some(before), Some(&saved), now).await?;
     Ok(saved)
 }
 
-/// Removes a member of the locked organization, and tells the caches.
+/// Removes a member of the locked organization, also from its teams, and tells the caches.
 pub async fn remove(scope: &mut TenantScope, before: &Member, now: DateTime<Utc>) -> Result<(), Error> {
+    team::member::leave_all(scope, before.user_id, now).await?;
     sqlx::query!(
         "DELETE FROM tenancy.members WHERE organization_id = $1 AND user_id = $2",
         before.organization_id.uuid(),
@@ -144,23 +223,35 @@ pub async fn remove(scope: &mut TenantScope, before: &Member, now: DateTime<Utc>
     record(scope, "members.remove", before.user_id, Some(before), None, now).await
 }
 
+/// What a list is narrowed to.
+#[derive(Debug, Default)]
+pub struct Narrow {
+    /// Only this role.
+    pub role: Option<RoleKey>,
+    /// Only this state.
+    pub status: Option<MemberStatus>,
+}
+
 /// One page of members and one more, newest first.
-pub async fn list(scope: &mut TenantScope, role: Option<Role>, page: &Page) -> Result<Vec<Member>, Error> {
+pub async fn list(scope: &mut TenantScope, narrow: &Narrow, page: &Page) -> Result<Vec<Member>, Error> {
     let organization_id = scope.organization_id();
     Ok(sqlx::query_as!(
         Member,
         r#"SELECT m.organization_id AS "organization_id: OrganizationId", m.user_id AS "user_id: UserId",
-               m.role AS "role: Role", u.email, u.display_name, u.status AS "user_status: UserStatus", m.revision,
-               m.create_time, m.update_time
+               m.role AS "role: RoleKey", m.extra_permissions, m.denied_permissions, m.status AS "status: MemberStatus",
+               m.suspend_time, m.suspend_reason, u.email, u.display_name, u.status AS "user_status: UserStatus",
+               a.last_activity_time AS "last_activity_time?", m.revision, m.create_time, m.update_time
            FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
+           LEFT JOIN tenancy.member_activity a ON a.organization_id = m.organization_id AND a.user_id = m.user_id
            WHERE m.organization_id = $1
              AND (m.create_time, m.user_id) < ($2, $3)
-             AND ($4::text IS NULL OR m.role = $4)
-           ORDER BY m.create_time DESC, m.user_id DESC LIMIT $5"#,
+             AND ($4::text IS NULL OR m.role = $4) AND ($5::text IS NULL OR m.status = $5)
+           ORDER BY m.create_time DESC, m.user_id DESC LIMIT $6"#,
         organization_id.uuid(),
         page.bound().time,
         page.bound().id,
-        role.map(Role::as_str),
+        narrow.role.as_ref().map(RoleKey::as_str),
+        narrow.status.map(MemberStatus::as_str),
         page.limit()
     )
     .fetch_all(&mut *scope)

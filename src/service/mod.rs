@@ -8,9 +8,12 @@ pub mod limit;
 pub mod member;
 pub mod meter;
 pub mod organization;
+pub mod permission;
 pub mod plan;
 pub mod quota;
 pub mod rate_limit_domain;
+pub mod role;
+pub mod team;
 pub mod usage;
 pub mod user;
 
@@ -36,9 +39,12 @@ use crate::proto::v1::limit_service_server::LimitServiceServer;
 use crate::proto::v1::member_service_server::MemberServiceServer;
 use crate::proto::v1::meter_service_server::MeterServiceServer;
 use crate::proto::v1::organization_service_server::OrganizationServiceServer;
+use crate::proto::v1::permission_service_server::PermissionServiceServer;
 use crate::proto::v1::plan_service_server::PlanServiceServer;
 use crate::proto::v1::quota_service_server::QuotaServiceServer;
 use crate::proto::v1::rate_limit_domain_service_server::RateLimitDomainServiceServer;
+use crate::proto::v1::role_service_server::RoleServiceServer;
+use crate::proto::v1::team_service_server::TeamServiceServer;
 use crate::proto::v1::usage_service_server::UsageServiceServer;
 use crate::proto::v1::user_service_server::UserServiceServer;
 use crate::quota::decisions::Decisions;
@@ -49,9 +55,12 @@ use crate::service::limit::Limits;
 use crate::service::member::Members;
 use crate::service::meter::Meters;
 use crate::service::organization::Organizations;
+use crate::service::permission::PermissionsOf;
 use crate::service::plan::Plans;
 use crate::service::quota::Quotas;
 use crate::service::rate_limit_domain::RateLimitDomains;
+use crate::service::role::Roles;
+use crate::service::team::Teams;
 use crate::service::usage::Usage;
 use crate::service::user::Users;
 
@@ -112,6 +121,7 @@ pub fn routes(
         .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
         .add_service(MeterServiceServer::new(Meters { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
+        .add_service(PermissionServiceServer::new(PermissionsOf { shared: shared.clone() }))
         .add_service(PlanServiceServer::new(Plans { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(QuotaServiceServer::new(Quotas::new(
             shared.clone(),
@@ -120,6 +130,8 @@ pub fn routes(
             recorder.clone(),
         )))
         .add_service(RateLimitDomainServiceServer::new(RateLimitDomains { shared: shared.clone() }))
+        .add_service(RoleServiceServer::new(Roles { shared: shared.clone() }))
+        .add_service(TeamServiceServer::new(Teams { shared: shared.clone() }))
         .add_service(UsageServiceServer::new(Usage {
             shared: shared.clone(),
             catalog,

@@ -18,9 +18,12 @@ pub const SERVICES: &[&str] = &[
     "tenancy.v1.MemberService",
     "tenancy.v1.MeterService",
     "tenancy.v1.OrganizationService",
+    "tenancy.v1.PermissionService",
     "tenancy.v1.PlanService",
     "tenancy.v1.QuotaService",
     "tenancy.v1.RateLimitDomainService",
+    "tenancy.v1.RoleService",
+    "tenancy.v1.TeamService",
     "tenancy.v1.UsageService",
     "tenancy.v1.UserService",
 ];

@@ -1,7 +1,8 @@
-//! Writes when keys were last used.
+//! Writes when keys were last used, and when somebody last acted for a member.
 //!
 //! A crash loses the last half minute of it; that is what a last-used time is worth, and why it is not in the audit.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,30 +11,34 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::last_used::{LastUsed, Notes};
 use crate::auth::principal::PermittedPlatform;
 use crate::error::Error;
-use crate::ids::{ApiKeyId, OrganizationId};
+use crate::ids::OrganizationId;
 use crate::repository::database::Database;
 use crate::repository::scope::Purpose;
-use crate::repository::{api_key_use, platform_key};
+use crate::repository::{api_key_use, member_activity, platform_key};
 
 /// How often what was noted is written.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The most keys of tenants written in one transaction.
+/// The most keys or members of tenants written in one transaction.
 const BATCH: usize = 1000;
 
-/// A use of a tenant's key.
-type Use = (OrganizationId, ApiKeyId, DateTime<Utc>);
+/// When something of a tenant was last used.
+type Use<T> = (OrganizationId, T, DateTime<Utc>);
 
 /// Writes what was noted. What cannot be written now is noted again for the next time.
 pub async fn run_once(last_used: &LastUsed, database: &Database) -> Result<(), Error> {
-    let Notes { tenants, platform } = last_used.take();
-    let mut uses: Vec<Use> = tenants.iter().map(|((organization, key), at)| (*organization, *key, *at)).collect();
-    // In the order of the key, so that replicas that write the same rows do not deadlock.
-    uses.sort_unstable();
+    let Notes { tenants, platform, members } = last_used.take();
+    let uses = sorted(&tenants);
+    let activity = sorted(&members);
     let written = async {
         for batch in uses.chunks(BATCH) {
             let mut scope = database.ingest(organizations(batch)).await?;
             api_key_use::write(&mut scope, batch).await?;
+            scope.commit().await?;
+        }
+        for batch in activity.chunks(BATCH) {
+            let mut scope = database.ingest(organizations(batch)).await?;
+            member_activity::write(&mut scope, batch).await?;
             scope.commit().await?;
         }
         if !platform.is_empty() {
@@ -46,7 +51,7 @@ pub async fn run_once(last_used: &LastUsed, database: &Database) -> Result<(), E
     .await;
     if written.is_err() {
         // Writing a use twice does no harm.
-        last_used.put_back(Notes { tenants, platform });
+        last_used.put_back(Notes { tenants, platform, members });
     }
     written
 }
@@ -67,7 +72,14 @@ pub async fn run(last_used: &LastUsed, database: &Database, shutdown: Cancellati
     }
 }
 
-fn organizations(batch: &[Use]) -> Vec<OrganizationId> {
+/// In the order of the rows' keys, so that replicas that write the same rows do not deadlock.
+fn sorted<T: Copy + Ord>(noted: &HashMap<(OrganizationId, T), DateTime<Utc>>) -> Vec<Use<T>> {
+    let mut uses: Vec<Use<T>> = noted.iter().map(|((organization, id), at)| (*organization, *id, *at)).collect();
+    uses.sort_unstable();
+    uses
+}
+
+fn organizations<T>(batch: &[Use<T>]) -> Vec<OrganizationId> {
     let mut organizations: Vec<_> = batch.iter().map(|(organization, ..)| *organization).collect();
     organizations.dedup();
     organizations

@@ -1,6 +1,9 @@
 //! `MemberService`, over the wire.
 
 mod owners;
+mod sequences;
+mod suspension;
+mod transfer;
 
 use std::time::Duration;
 
@@ -55,6 +58,37 @@ async fn remove(client: &Client, tenant: &Tenant, user_id: &str, etag: &str) -> 
     let request =
         v1::RemoveMemberRequest { organization_id: tenant.id.clone(), user_id: user_id.into(), etag: etag.into() };
     client.members().remove_member(request).await.map(drop)
+}
+
+async fn suspend(client: &Client, tenant: &Tenant, user_id: &str, etag: &str) -> Result<v1::Member, Status> {
+    let request = v1::SuspendMemberRequest {
+        organization_id: tenant.id.clone(),
+        user_id: user_id.into(),
+        reason: "on leave".into(),
+        etag: etag.into(),
+    };
+    Ok(client.members().suspend_member(request).await?.into_inner().member.unwrap())
+}
+
+async fn reactivate(client: &Client, tenant: &Tenant, user_id: &str, etag: &str) -> Result<v1::Member, Status> {
+    let request =
+        v1::ReactivateMemberRequest { organization_id: tenant.id.clone(), user_id: user_id.into(), etag: etag.into() };
+    Ok(client.members().reactivate_member(request).await?.into_inner().member.unwrap())
+}
+
+/// Hands over: (to whom, from whom where that is named, what that one becomes).
+async fn transfer(
+    client: &Client,
+    tenant: &Tenant,
+    (to, from, role): (&str, &str, &str),
+) -> Result<v1::TransferOwnershipResponse, Status> {
+    let request = v1::TransferOwnershipRequest {
+        organization_id: tenant.id.clone(),
+        user_id: to.into(),
+        former_owner_id: from.into(),
+        former_owner_role: role.into(),
+    };
+    Ok(client.members().transfer_ownership(request).await?.into_inner())
 }
 
 async fn list(client: &Client, request: v1::ListMembersRequest) -> Result<v1::ListMembersResponse, Status> {
@@ -127,7 +161,7 @@ async fn who_can_be_added() {
     assert!(refusal.is(Code::AlreadyExists, "ALREADY_MEMBER") && refusal.fields == ["user_id"], "{refusal:?}");
     assert_eq!(get(&tenant.client, &tenant, &ida).await.unwrap(), added);
 
-    let refusal = refused(add(&tenant.client, &tenant, "x", "root").await);
+    let refusal = refused(add(&tenant.client, &tenant, "x", "Root").await);
     assert!(refusal.is(Code::InvalidArgument, "INVALID_FIELD"), "{refusal:?}");
     assert_eq!(refusal.fields, ["user_id", "role"]);
 }
@@ -285,7 +319,7 @@ async fn the_list_is_in_order_and_pages_by_key() {
         assert_eq!(listed, expected.into_iter().map(|at: usize| users[at].clone()).collect::<Vec<_>>(), "{role}");
     }
     for (request, field) in [
-        (v1::ListMembersRequest { filter: "role = \"root\"".into(), ..Default::default() }, "filter"),
+        (v1::ListMembersRequest { filter: "role = \"Root\"".into(), ..Default::default() }, "filter"),
         (v1::ListMembersRequest { page_size: -1, ..Default::default() }, "page_size"),
         (v1::ListMembersRequest { page_token: "x".into(), ..Default::default() }, "page_token"),
     ] {

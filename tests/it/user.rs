@@ -1,5 +1,9 @@
 //! `UserService`, over the wire.
 
+mod erased;
+mod organizations;
+mod whole;
+
 use std::time::Duration;
 
 use prost_types::FieldMask;
@@ -83,7 +87,7 @@ async fn an_address_is_kept_as_spelled_and_taken_in_any_case() {
 async fn a_repeated_creation_is_one_creation() {
     let world = World::start().await;
     let operator = world.operator();
-    let request = v1::CreateUserRequest { user: Some(ida()), request_id: REQUEST_ID.into() };
+    let request = v1::CreateUserRequest { user: Some(ida()), request_id: REQUEST_ID.into(), ..Default::default() };
     let again = (0..6).map(|_| {
         let (mut users, request) = (operator.users(), request.clone());
         async move { users.create_user(request).await.map(tonic::Response::into_inner) }

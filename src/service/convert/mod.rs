@@ -10,6 +10,8 @@ pub mod organization;
 pub mod plan;
 pub mod quota;
 pub mod rate_limit_domain;
+pub mod role;
+pub mod team;
 pub mod usage;
 pub mod user;
 

@@ -65,6 +65,11 @@ pub fn to_proto(organization: Organization) -> v1::Organization {
 
 /// The profile of a new organization: what the message leaves empty gets its default.
 pub fn new_profile(message: v1::Organization) -> Result<Profile, Error> {
+    new_profile_in("organization", message)
+}
+
+/// The same where the message is in a field of another name.
+pub fn new_profile_in(field: &str, message: v1::Organization) -> Result<Profile, Error> {
     let given = |text: &str| !text.is_empty();
     let fields: Vec<&str> = FIELDS
         .iter()
@@ -79,11 +84,15 @@ pub fn new_profile(message: v1::Organization) -> Result<Profile, Error> {
             _ => true,
         })
         .collect();
-    changed_profile(Profile::default(), message, &fields)
+    checked(Profile::default(), message, &fields).map_err(|error| error.within(field))
 }
 
 /// The profile with the named fields taken from the message. Error: `INVALID_FIELD` with every violation.
 pub fn changed_profile(current: Profile, message: v1::Organization, fields: &[&str]) -> Result<Profile, Error> {
+    checked(current, message, fields).map_err(|error| error.within("organization"))
+}
+
+fn checked(current: Profile, message: v1::Organization, fields: &[&str]) -> Result<Profile, Error> {
     let mut profile = current;
     let mut wrong = Violations::default();
     let branding = message.branding.unwrap_or_default();
@@ -107,9 +116,9 @@ pub fn changed_profile(current: Profile, message: v1::Organization, fields: &[&s
                 set!(billing_anchor_day, rules::billing_anchor_day(field, message.billing_anchor_day));
             }
             "currency" => set!(currency, rules::currency(field, &message.currency)),
-            "locale" => set!(locale, rules::locale(field, &message.locale)),
+            "locale" => set!(locale, text::locale(field, &message.locale)),
             "date_format" => set!(date_format, rules::date_format(field, &message.date_format)),
-            "branding.logo_uri" => set!(logo_uri, rules::logo_uri(field, &branding.logo_uri)),
+            "branding.logo_uri" => set!(logo_uri, text::optional_uri(field, &branding.logo_uri)),
             "branding.primary_color" => set!(primary_color, rules::primary_color(field, &branding.primary_color)),
             "labels" => set!(labels, text::labels(field, message.labels.iter())),
             "member_limit" => set!(member_limit, rules::member_limit(field, message.member_limit)),
@@ -120,6 +129,6 @@ pub fn changed_profile(current: Profile, message: v1::Organization, fields: &[&s
             unknown => return Err(Error::internal(format!("{unknown} is no field of an organization"))),
         }
     }
-    wrong.finish().map_err(|error| error.within("organization"))?;
+    wrong.finish()?;
     Ok(profile)
 }

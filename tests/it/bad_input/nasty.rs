@@ -129,6 +129,26 @@ fn good_of_quotas(method: &str, furnished: &Furnished) -> Option<Vec<u8>> {
                 .encode_to_vec()
         }
         "ArchivePlan" => v1::ArchivePlanRequest { plan: "starter".into(), ..Default::default() }.encode_to_vec(),
+        "CreateTeam" => v1::CreateTeamRequest {
+            team: Some(v1::Team {
+                organization_id: furnished.tenant.id.clone(),
+                parent_team_id: furnished.team_id.clone(),
+                display_name: UNIQUE.into(),
+                ..v1::Team::default()
+            }),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        "UpdateTeam" => v1::UpdateTeamRequest {
+            team: Some(v1::Team {
+                organization_id: furnished.tenant.id.clone(),
+                team_id: furnished.team_id.clone(),
+                display_name: "Nasty".into(),
+                ..v1::Team::default()
+            }),
+            update_mask: Some(FieldMask { paths: vec!["*".into()] }),
+        }
+        .encode_to_vec(),
         "UpdateLimit" => v1::UpdateLimitRequest {
             limit: Some(v1::Limit {
                 organization_id: furnished.tenant.id.clone(),

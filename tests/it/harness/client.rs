@@ -12,9 +12,12 @@ use tenancy::proto::v1::limit_service_client::LimitServiceClient;
 use tenancy::proto::v1::member_service_client::MemberServiceClient;
 use tenancy::proto::v1::meter_service_client::MeterServiceClient;
 use tenancy::proto::v1::organization_service_client::OrganizationServiceClient;
+use tenancy::proto::v1::permission_service_client::PermissionServiceClient;
 use tenancy::proto::v1::plan_service_client::PlanServiceClient;
 use tenancy::proto::v1::quota_service_client::QuotaServiceClient;
 use tenancy::proto::v1::rate_limit_domain_service_client::RateLimitDomainServiceClient;
+use tenancy::proto::v1::role_service_client::RoleServiceClient;
+use tenancy::proto::v1::team_service_client::TeamServiceClient;
 use tenancy::proto::v1::usage_service_client::UsageServiceClient;
 use tenancy::proto::v1::user_service_client::UserServiceClient;
 use tenancy::transport::stream::is_stream;
@@ -66,11 +69,14 @@ services! {
     members: MemberServiceClient,
     meters: MeterServiceClient,
     organizations: OrganizationServiceClient,
+    permissions: PermissionServiceClient,
     plans: PlanServiceClient,
     quotas: QuotaServiceClient,
     rate_limit_domains: RateLimitDomainServiceClient,
     rate_limits: RateLimitServiceClient,
     rate_limit_quotas: RateLimitQuotaServiceClient,
+    roles: RoleServiceClient,
+    teams: TeamServiceClient,
     usage: UsageServiceClient,
     users: UserServiceClient,
 }

@@ -248,7 +248,8 @@ impl Writer {
     async fn member(&mut self, turn: u64) {
         let email = format!("load-{}-{turn}@example.com", self.number);
         let user = v1::User { email, display_name: "Load".into(), ..v1::User::default() };
-        let request = v1::CreateUserRequest { user: Some(user), request_id: self.uuid().to_string() };
+        let request =
+            v1::CreateUserRequest { user: Some(user), request_id: self.uuid().to_string(), ..Default::default() };
         let created: v1::CreateUserResponse = self.persist("/tenancy.v1.UserService/CreateUser", request).await;
         let user_id = created.user.unwrap().user_id;
         let request = v1::AddMemberRequest {

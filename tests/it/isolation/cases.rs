@@ -3,7 +3,9 @@
 
 mod plans;
 mod quota;
+mod roles;
 mod sidecar;
+mod teams;
 
 use prost::Message;
 use prost_types::{FieldMask, Timestamp};
@@ -23,6 +25,8 @@ pub struct Furnished {
     pub meter_id: String,
     /// A limit that it made for itself.
     pub limit_id: String,
+    /// A team of it, of which the member is a member.
+    pub team_id: String,
     /// When its event `<slug>-event` happened.
     pub occurred_at: Timestamp,
 }
@@ -73,9 +77,14 @@ impl Furnished {
         let created = tenant.client.limits().create_limit(request).await.unwrap().into_inner();
         let limit_id = created.limit.unwrap().limit_id;
         plans::ledger(world, &tenant.id).await;
+        roles::create(&tenant).await;
+        let team_id = teams::team(&tenant, &user_id).await;
+        // Somebody acts for the owner.
+        let request = v1::GetUserRequest { user_id: user_id.clone(), ..Default::default() };
+        tenant.client.clone().acting(&user_id).users().get_user(request).await.unwrap();
         // Or wait half a minute.
         last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
-        Self { tenant, user_id, meter_id, limit_id, occurred_at }
+        Self { tenant, user_id, meter_id, limit_id, team_id, occurred_at }
     }
 }
 
@@ -297,8 +306,18 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
                 v1::UpdateUserRequest { user: Some(user()), update_mask: mask("display_name"), ..Default::default() },
                 "NOT_THAT_USER",
             ),
-        // Takes a permission that no tenant can hold, and names no organization.
+        // Take permissions that no tenant can hold, and name no organization.
         case("/tenancy.v1.UserService/DeactivateUser"),
+        case("/tenancy.v1.UserService/EraseUser"),
+        case("/tenancy.v1.UserService/ListUserOrganizations"),
     ];
-    cases.into_iter().chain(plans::cases(victim)).chain(quota::cases(victim)).chain(sidecar::cases()).collect()
+    cases
+        .into_iter()
+        .chain(plans::cases(victim))
+        .chain(quota::cases(victim))
+        .chain(roles::cases(victim))
+        .chain(sidecar::cases())
+        .chain(sidecar::cases())
+        .chain(teams::cases(victim))
+        .collect()
 }

@@ -34,7 +34,7 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
     (
         "tenancy.platform_audit_events",
         "changes that belong to no organization; a tenant's user who changes their own address adds to it",
-        &[("tenancy_app", "INSERT"), ("tenancy_platform", "INSERT,SELECT")],
+        &[("tenancy_app", "INSERT"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
     ),
     (
         "tenancy.platform_idempotent_requests",
@@ -81,6 +81,12 @@ const FURTHER_POLICIES: &[(&str, &str, &str, &str)] = &[
     ("audit_events", "platform_insert", "INSERT", "tenancy_platform"),
     ("idempotent_requests", "platform_delete", "DELETE", "tenancy_platform"),
     ("idempotent_requests", "platform_select", "SELECT", "tenancy_platform"),
+    ("member_activity", "ingest_insert", "INSERT", "tenancy_ingest"),
+    ("member_activity", "ingest_select", "SELECT", "tenancy_ingest"),
+    ("member_activity", "ingest_update", "UPDATE", "tenancy_ingest"),
+    ("member_activity", "platform_select", "SELECT", "tenancy_platform"),
+    ("members", "platform_insert", "INSERT", "tenancy_platform"),
+    ("members", "platform_select", "SELECT", "tenancy_platform"),
     ("organization_slugs", "platform_insert", "INSERT", "tenancy_platform"),
     ("organization_slugs", "platform_select", "SELECT", "tenancy_platform"),
     ("organizations", "platform_insert", "INSERT", "tenancy_platform"),

@@ -21,13 +21,22 @@ async fn no_verb_reaches_another_tenants_rows() {
     .fetch_all(superuser)
     .await
     .unwrap();
-    assert!(tables.len() >= 14, "{tables:?}");
+    assert!(tables.len() >= 15, "{tables:?}");
 
     for table in &tables {
         let before = rows(superuser, table, &victim.tenant).await;
         assert!(!before.is_empty(), "{table}: the victim has no row here, so this would prove nothing");
+        // Postgres refuses a value for a generated column before it looks at who gives it.
+        let columns: String = sqlx::query_scalar(
+            "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+             WHERE attrelid = ('tenancy.' || $1)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+        )
+        .bind(table)
+        .fetch_one(superuser)
+        .await
+        .unwrap();
         for role in ["tenancy_app", "tenancy_ingest"] {
-            attack(&world, role, table, &attacker, &victim.tenant).await;
+            attack(&world, role, (table, &columns), &attacker, &victim.tenant).await;
         }
         let after = rows(superuser, table, &victim.tenant).await;
         assert_eq!(before, after, "{table}");
@@ -40,7 +49,7 @@ async fn rows(superuser: &PgPool, table: &str, tenant: &Tenant) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(superuser).await.unwrap()
 }
 
-async fn attack(world: &World, role: &str, table: &str, attacker: &Tenant, victim: &Tenant) {
+async fn attack(world: &World, role: &str, (table, columns): (&str, &str), attacker: &Tenant, victim: &Tenant) {
     let setting = if role == "tenancy_app" { "organization_id" } else { "ingest_organizations" };
     let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL tenancy.{setting} = '{}'", attacker.id);
     let mut connection = PgConnection::connect_with(&world.database.service).await.unwrap();
@@ -52,8 +61,8 @@ async fn attack(world: &World, role: &str, table: &str, attacker: &Tenant, victi
         format!("UPDATE tenancy.{table} SET organization_id = '{}'", victim.id),
         format!("DELETE FROM tenancy.{table} WHERE organization_id = '{}'", victim.id),
         format!(
-            "INSERT INTO tenancy.{table} SELECT (jsonb_populate_record(t, '{{\"organization_id\": \"{}\"}}')).* \
-             FROM tenancy.{table} t",
+            "INSERT INTO tenancy.{table} ({columns}) SELECT {columns} FROM (SELECT (jsonb_populate_record(t, \
+             '{{\"organization_id\": \"{}\"}}')).* FROM tenancy.{table} t) AS slipped",
             victim.id
         ),
     ] {

@@ -126,12 +126,12 @@ async fn every_wrong_field_is_named() {
 async fn one_of_each_maker_for_a_subject_a_meter_and_a_window() {
     let world = World::start().await;
     let tenant = with_meters(&world).await;
-    let rule = || v1::LimitRule { subject_kind: v1::SubjectKind::Team.into(), ..monthly("calls", 1) };
+    let rule = || v1::LimitRule { subject_kind: v1::SubjectKind::User.into(), ..monthly("calls", 1) };
     let other_subject = v1::Limit { subject_id: SUBJECT.into(), ..limit("acme", rule()) };
     let different = [
         limit("acme", rule()),
         other_subject,
-        limit("acme", v1::LimitRule { subject_kind: v1::SubjectKind::User.into(), ..rule() }),
+        limit("acme", v1::LimitRule { subject_kind: v1::SubjectKind::Team.into(), ..rule() }),
         limit("acme", v1::LimitRule { window: calendar(v1::WindowUnit::Day), ..rule() }),
         limit("acme", v1::LimitRule { window: rolling(v1::WindowUnit::Month), ..rule() }),
         limit("acme", v1::LimitRule { meter: "tokens".into(), ..rule() }),
