@@ -8,8 +8,8 @@
 //!
 //! | what happens | what is lost |
 //! |---|---|
-//! | this service is told to stop, or a connection gets old | nothing that came here: it is read, recorded, and only then does the service end. What the Envoy writes while its stream ends |
-//! | this service is killed | what came here and is not committed: of each stream [`MESSAGES`] messages or [`BYTES`], and the 1 MiB that HTTP/2 lets an Envoy send ahead; with a database that keeps up, the messages of the last few milliseconds |
+//! | this service is told to stop, or a connection gets old | nothing that was read: it is recorded, for as long as `TENANCY_SHUTDOWN_GRACE`, and only then does the service end. What the Envoy writes while its stream ends; and what HTTP/2 held, where recording is behind |
+//! | this service is killed | what came here and is not committed: of each stream [`MESSAGES`] messages or [`BYTES`], one message more, and the 1 MiB that HTTP/2 lets an Envoy send ahead; with a database that keeps up, the messages of the last few milliseconds |
 //! | an Envoy is killed | what it has not sent: a second, or 16 KiB, of entries (`buffer_flush_interval`, `buffer_size_bytes`) |
 //! | the database is away | nothing for as long as `TENANCY_ACCESS_LOG_PATIENCE`; after that what waits, counted by `tenancy_access_log_lost_total`, and for each of it what was reserved is recorded when the database is back (see `pending`). Meanwhile no more than the above is read, and the Envoy drops what it cannot send (its `logs_dropped`) |
 //!
