@@ -11,6 +11,8 @@
 
 mod support;
 
+#[path = "quota/calls.rs"]
+mod calls;
 #[path = "quota/floor.rs"]
 mod floor;
 #[path = "quota/held.rs"]
@@ -26,32 +28,21 @@ mod tell;
 #[path = "quota/wire.rs"]
 mod wire;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use tenancy::clock::Clock;
 
+use crate::calls::{ROUNDS, STREAMS, load, round, serving};
 use crate::setup::Targets;
-use crate::support::latencies::Latencies;
-use crate::support::load::{Outcome, Pace, run};
+use crate::support::load::Pace;
 use crate::support::server::Server;
-use crate::support::{Failure, cpu, report};
+use crate::support::{Failure, report};
 use crate::tell::{Halved, Measured, Naive};
-use crate::wire::{Stream, Target};
 
-/// Connections of the cases that are compared with everything, and of the others; and how many requests are in flight
-/// on each.
+/// Connections of the cases that are compared with everything, and of the others.
 const REFERENCE: usize = 4;
 const OTHERS: [usize; 3] = [1, 2, 32];
-const STREAMS: usize = 50;
-const ROUNDS: usize = 5;
-
-/// How long a round takes: shorter to try something.
-fn round() -> Duration {
-    let seconds = std::env::var("TENANCY_BENCH_ROUND").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(2))
-}
 
 fn main() -> Result<(), Failure> {
     if memory::answer()? {
@@ -93,13 +84,13 @@ fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<(Vec<Measured<'a>>
         case("floor: an empty call of bare tonic", connections, floor);
         case("ConsumeQuota, two limits", connections, consume_two);
     }
-    for round in 0..=ROUNDS {
+    for number in 0..=ROUNDS {
         for case in &mut cases {
             let before = serving();
             // Once for nothing: every key is verified, every lease granted, every buffer has its size.
-            let most = if round == 0 { Duration::from_millis(500) } else { self::round() };
+            let most = if number == 0 { Duration::from_millis(500) } else { round() };
             let outcome = load(clock, case.targets, case.connections, Pace::Closed, most)?;
-            if round > 0 {
+            if number > 0 {
                 case.add(outcome, serving().saturating_sub(before));
             }
         }
@@ -117,57 +108,13 @@ fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<(Vec<Measured<'a>>
     Ok((cases, halved))
 }
 
-/// The processor time of the serving threads so far, the floors' among them: only one of them is called at a time.
-fn serving() -> Duration {
-    let all = [floor::NAME, floor::TONIC, "serve-"].into_iter();
-    all.flat_map(|name| (0..report::cores()).filter_map(move |number| cpu::threads(&format!("{name}{number}")))).sum()
-}
-
-/// The load: on as many threads as there are cores, each with its part of the connections.
-fn load(
-    clock: &Clock,
-    targets: &[Arc<Target>],
-    connections: usize,
-    pace: Pace,
-    most: Duration,
-) -> Result<Outcome, Failure> {
-    let threads = report::cores().min(connections);
-    let part = |thread: usize| -> Result<Outcome, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut streams = Vec::new();
-            for connection in (thread..connections).step_by(threads) {
-                let address = targets.first().ok_or("nothing to call")?.address;
-                let client = wire::connect(address).await?;
-                for stream in 0..STREAMS {
-                    let target = &targets[(connection * STREAMS + stream) % targets.len()];
-                    streams.push(Stream::new(client.clone(), target)?);
-                }
-            }
-            run(clock, streams, pace, most).await
-        })
-    };
-    let outcomes = std::thread::scope(|scope| {
-        let begin = |thread| std::thread::Builder::new().name("load".into()).spawn_scoped(scope, move || part(thread));
-        let threads: Vec<_> = (0..threads).map(begin).collect();
-        let ended = threads.into_iter().map(|thread| thread?.join().map_err(|_| "the load panicked")?);
-        ended.collect::<Result<Vec<_>, Failure>>()
-    })?;
-    let mut latencies = Latencies::default();
-    for outcome in &outcomes {
-        latencies.merge(&outcome.latencies);
-    }
-    let took = outcomes.iter().map(|outcome| outcome.took).max().unwrap_or_default();
-    Ok(Outcome::new(outcomes.iter().map(|outcome| outcome.done).sum(), took, latencies))
-}
-
 async fn decide_naively(clock: &Clock, superuser: PgConnectOptions) -> Result<[Naive; 2], Failure> {
     let pool = naive::prepare(superuser).await?;
     let mut found = [Naive::new("naive: UPDATE of one row"), Naive::new("naive: UPDATE of a thousand rows")];
-    for round in 0..=ROUNDS {
+    for number in 0..=ROUNDS {
         for (naive, rows) in found.iter_mut().zip([1, 1000]) {
-            let outcome = naive::measure(clock, &pool, rows, self::round()).await?;
-            if round > 0 {
+            let outcome = naive::measure(clock, &pool, rows, round()).await?;
+            if number > 0 {
                 naive.add(outcome);
             }
         }

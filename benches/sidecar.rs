@@ -12,6 +12,8 @@
 
 mod support;
 
+#[path = "quota/calls.rs"]
+mod calls;
 #[path = "quota/floor.rs"]
 mod floor;
 #[path = "sidecar/setup.rs"]
@@ -25,16 +27,15 @@ use std::time::Duration;
 use serde_json::json;
 use tenancy::clock::Clock;
 
+use crate::calls::{ROUNDS, STREAMS, load, median, round, serving};
 use crate::setup::Targets;
 use crate::support::latencies::Latencies;
-use crate::support::load::{Outcome, Pace, run};
+use crate::support::load::{Outcome, Pace};
 use crate::support::server::Server;
-use crate::support::{Failure, cpu, report};
-use crate::wire::{Stream, Target};
+use crate::support::{Failure, report};
+use crate::wire::Target;
 
 const CONNECTIONS: usize = 4;
-const STREAMS: usize = 50;
-const ROUNDS: usize = 5;
 
 /// A case: its name, what is called, and of each round the outcome and the processor time of a call in microseconds.
 type Case<'a> = (&'static str, &'a [Arc<Target>], Vec<(Outcome, f64)>);
@@ -66,16 +67,14 @@ fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<Vec<Case<'a>>, Fai
     ]
     .map(|(name, targets)| (name, targets.as_slice(), Vec::new()))
     .into();
-    let seconds = std::env::var("TENANCY_BENCH_ROUND").ok().and_then(|text| text.parse().ok());
-    let long = Duration::from_secs(seconds.unwrap_or(2));
-    for round in 0..=ROUNDS {
+    for number in 0..=ROUNDS {
         for (_, targets, rounds) in &mut cases {
             // Once for nothing: every key is verified, every lease granted, every buffer has its size.
-            let most = if round == 0 { Duration::from_millis(500) } else { long };
+            let most = if number == 0 { Duration::from_millis(500) } else { round() };
             let before = serving();
-            let outcome = load(clock, targets, Pace::Closed, most)?;
+            let outcome = load(clock, targets, CONNECTIONS, Pace::Closed, most)?;
             let spent = serving().saturating_sub(before);
-            if round > 0 {
+            if number > 0 {
                 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
                 let micros = spent.as_secs_f64() * 1e6 / outcome.done.max(1) as f64;
                 rounds.push((outcome, micros));
@@ -91,50 +90,7 @@ fn halved(clock: &Clock, targets: &Targets, cases: &[Case<'_>]) -> Result<Latenc
     let rate = median(rounds.iter().map(|(outcome, _)| outcome.rate()));
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let interval = Duration::from_secs_f64(2.0 * (CONNECTIONS * STREAMS) as f64 / rate);
-    Ok(load(clock, &targets.settled, Pace::Every(interval), Duration::from_secs(5))?.latencies)
-}
-
-/// The processor time of the serving threads so far, the floors' among them: only one of them is called at a time.
-fn serving() -> Duration {
-    let all = [floor::NAME, floor::TONIC, "serve-"].into_iter();
-    all.flat_map(|name| (0..report::cores()).filter_map(move |number| cpu::threads(&format!("{name}{number}")))).sum()
-}
-
-/// The load: on as many threads as there are cores, each with its part of the connections.
-fn load(clock: &Clock, targets: &[Arc<Target>], pace: Pace, most: Duration) -> Result<Outcome, Failure> {
-    let threads = report::cores().min(CONNECTIONS);
-    let part = |thread: usize| -> Result<Outcome, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut streams = Vec::new();
-            for connection in (thread..CONNECTIONS).step_by(threads) {
-                let client = wire::connect(targets.first().ok_or("nothing to call")?.address).await?;
-                for stream in 0..STREAMS {
-                    let target = &targets[(connection * STREAMS + stream) % targets.len()];
-                    streams.push(Stream::new(client.clone(), target)?);
-                }
-            }
-            run(clock, streams, pace, most).await
-        })
-    };
-    let outcomes = std::thread::scope(|scope| {
-        let begin = |thread| std::thread::Builder::new().name("load".into()).spawn_scoped(scope, move || part(thread));
-        let threads: Vec<_> = (0..threads).map(begin).collect();
-        let ended = threads.into_iter().map(|thread| thread?.join().map_err(|_| "the load panicked")?);
-        ended.collect::<Result<Vec<_>, Failure>>()
-    })?;
-    let mut latencies = Latencies::default();
-    for outcome in &outcomes {
-        latencies.merge(&outcome.latencies);
-    }
-    let took = outcomes.iter().map(|outcome| outcome.took).max().unwrap_or_default();
-    Ok(Outcome::new(outcomes.iter().map(|outcome| outcome.done).sum(), took, latencies))
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+    Ok(load(clock, &targets.settled, CONNECTIONS, Pace::Every(interval), Duration::from_secs(5))?.latencies)
 }
 
 fn tell(cases: &[Case<'_>], halved: &Latencies) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::calls::median;
 use crate::support::Failure;
 use crate::support::latencies::Latencies;
 use crate::support::load::Outcome;
@@ -97,12 +98,6 @@ impl Halved {
     fn rate(&self) -> f64 {
         Outcome::new(self.done, self.took, Latencies::default()).rate()
     }
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Tells it.

@@ -10,10 +10,10 @@ pub mod authz;
 pub mod pending;
 pub mod ratelimit;
 pub mod rlqs;
+mod seldom;
 pub mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
 use http::HeaderName;
 use tonic::service::RoutesBuilder;
@@ -33,6 +33,7 @@ use crate::sidecar::authz::Authz;
 use crate::sidecar::pending::Pending;
 use crate::sidecar::ratelimit::RateLimits;
 use crate::sidecar::rlqs::RateLimitQuotas;
+use crate::sidecar::seldom::Seldom;
 
 /// All that the sidecars' services are made of.
 #[derive(Clone, Debug)]
@@ -65,7 +66,8 @@ pub fn mount(routes: &mut RoutesBuilder, ingredients: Ingredients) {
         ingredients;
     let quotas = RateLimitQuotas { shared: shared.clone(), decisions: decisions.clone() };
     routes.add_service(RateLimitQuotaServiceServer::new(quotas));
-    let limits = RateLimits { shared: shared.clone(), decisions: decisions.clone(), rules };
+    let limits =
+        RateLimits { shared: shared.clone(), decisions: decisions.clone(), rules, warnings: Seldom::default() };
     routes.add_service(RateLimitServiceServer::new(limits));
     routes.add_service(AuthorizationServer::new(Authz {
         shared,
@@ -74,6 +76,6 @@ pub fn mount(routes: &mut RoutesBuilder, ingredients: Ingredients) {
         decisions,
         credentials: credential_headers,
         pending,
-        warned: AtomicI64::default(),
+        warnings: Seldom::default(),
     }));
 }

@@ -11,7 +11,6 @@ mod route;
 mod tenant;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -35,6 +34,7 @@ use crate::repository::meter;
 use crate::service::{Shared, open};
 use crate::sidecar::admission::Admission;
 use crate::sidecar::pending::Pending;
+use crate::sidecar::seldom::Seldom;
 
 use self::denial::Denial;
 use self::reply::Standing;
@@ -57,8 +57,8 @@ pub struct Authz {
     pub pending: Pending,
     /// The headers that may carry a credential.
     pub credentials: Arc<[HeaderName]>,
-    /// In which second a misconfigured route was last logged.
-    pub warned: AtomicI64,
+    /// Of misconfigured routes: every request of one fails, and there may be many.
+    pub warnings: Seldom,
 }
 
 #[tonic::async_trait]
@@ -199,10 +199,8 @@ impl Authz {
         }
     }
 
-    /// Logged once a second: every request of the route fails, and there may be many.
     fn misconfigured(&self, what: &str) -> Denial {
-        let now = self.shared.clock.now().timestamp();
-        if self.warned.swap(now, Ordering::Relaxed) != now {
+        if self.warnings.is_due(self.shared.clock.now()) {
             tracing::warn!(what, "a route of an Envoy is misconfigured, and lets nothing through");
         }
         Denial::misconfigured(what)

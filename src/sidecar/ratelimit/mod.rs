@@ -21,6 +21,7 @@ use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitRes
 use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::{Shared, open};
+use crate::sidecar::seldom::Seldom;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct RateLimits {
     pub decisions: Decisions,
     /// The rules in memory.
     pub rules: Arc<Rules>,
+    /// Of faults: while the database is away, every request has one.
+    pub warnings: Seldom,
 }
 
 #[tonic::async_trait]
@@ -42,7 +45,9 @@ impl RateLimitService for RateLimits {
         let (caller, request) = open(request)?;
         let reply = self.decide(&caller, &request).await.inspect_err(|error| {
             // Envoy lets the request through unless it is told otherwise: somebody should know.
-            if !matches!(error, Error::Invalid(_) | Error::InvalidRequest { .. } | Error::Internal(_)) {
+            let is_told_elsewhere =
+                matches!(error, Error::Invalid(_) | Error::InvalidRequest { .. } | Error::Internal(_));
+            if !is_told_elsewhere && self.warnings.is_due(self.shared.clock.now()) {
                 tracing::warn!(%error, domain = request.domain, "a rate limit could not be decided");
             }
         })?;
