@@ -41,6 +41,18 @@ CREATE POLICY platform_select ON tenancy.members FOR SELECT TO tenancy_platform 
 CREATE POLICY platform_insert ON tenancy.members FOR INSERT TO tenancy_platform WITH CHECK (role = 'owner');
 GRANT SELECT, INSERT ON tenancy.members TO tenancy_platform;
 
--- Who is erased is erased from the records of what was done to them as well: that it was done stays.
-GRANT UPDATE (before, after) ON tenancy.platform_audit_events TO tenancy_platform;
+-- Who is erased is erased from the records of what was done to them as well: that it was done stays. As the owner: nobody else
+-- may change the audit.
+CREATE FUNCTION tenancy.erase_user_records(erased uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    tombstone constant jsonb := jsonb_build_object('user_id', erased, 'erased', true);
+BEGIN
+    UPDATE tenancy.platform_audit_events e
+    SET before = CASE WHEN e.before IS NOT NULL THEN tombstone END, after = CASE WHEN e.after IS NOT NULL THEN tombstone END
+    WHERE e.resource_type = 'user' AND e.resource_id = erased::text;
+END
+$$;
+REVOKE ALL ON FUNCTION tenancy.erase_user_records(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tenancy.erase_user_records(uuid) TO tenancy_platform;
 CREATE INDEX platform_audit_events_resource ON tenancy.platform_audit_events (resource_type, resource_id);

@@ -1,7 +1,6 @@
 //! Erasing a person: what is known of them goes, also from the records of what was done to them; that it was done stays.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use crate::error::Error;
 use crate::model::user::{User, UserStatus, tombstone};
@@ -30,17 +29,7 @@ pub async fn erase(scope: &mut PlatformScope, before: &User, now: DateTime<Utc>)
     .await?;
     let id = before.user_id.to_string();
     // The records keep who did what and when.
-    sqlx::query!(
-        "UPDATE tenancy.platform_audit_events
-         SET before = CASE WHEN before IS NULL THEN NULL ELSE $3::jsonb END,
-             after = CASE WHEN after IS NULL THEN NULL ELSE $3::jsonb END
-         WHERE resource_type = $1 AND resource_id = $2",
-        RESOURCE,
-        id,
-        json!({ "user_id": id, "erased": true })
-    )
-    .execute(&mut *scope)
-    .await?;
+    sqlx::query!("SELECT tenancy.erase_user_records($1)", before.user_id.uuid()).execute(&mut *scope).await?;
     // Replies that are kept for repeated requests spell the person out; those of tenants go with their day.
     sqlx::query!(
         "DELETE FROM tenancy.platform_idempotent_requests

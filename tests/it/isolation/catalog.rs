@@ -34,7 +34,7 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
     (
         "tenancy.platform_audit_events",
         "changes that belong to no organization; a tenant's user who changes their own address adds to it",
-        &[("tenancy_app", "INSERT"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
+        &[("tenancy_app", "INSERT"), ("tenancy_platform", "INSERT,SELECT")],
     ),
     (
         "tenancy.platform_idempotent_requests",
