@@ -162,18 +162,16 @@ pub async fn start(
         purge_after: calendar(config.purge_after),
     };
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let mut routes =
-        service::routes(ingredients, health_service).map_err(|error| AppError::Start(error.to_string()))?;
-    sidecar::mount(&mut routes, sidecars);
-    // Prepared: otherwise the router does that again for every request.
-    let routes = routes.routes().prepare();
+    let mut services =
+        service::services(ingredients, health_service).map_err(|error| AppError::Start(error.to_string()))?;
+    sidecar::mount(&mut services, sidecars);
     let authenticate = Authenticate {
         authenticator: Arc::clone(&authenticator),
         last_used: Arc::clone(&last_used),
         workloads: config.sidecar_spiffe_ids.clone(),
         clock: clock.clone(),
     };
-    let service = layers::around(routes, authenticate, layer_options(config), &clock);
+    let service = layers::around(services.dispatch(), authenticate, layer_options(config), &clock);
 
     let Bound { grpc, grpc_address, admin: admin_listener, admin_address } = bind(config).await?;
 

@@ -4,7 +4,7 @@
 //!
 //! | module | what it is for | what it may import |
 //! |---|---|---|
-//! | [`error`], [`clock`], [`deadline`], [`proto`] | the error type, the time, the request's deadline, generated code | nothing of ours |
+//! | [`error`], [`clock`], [`deadline`], [`about`], [`proto`] | the error type, the time, the request's deadline and its place in the log, generated code | nothing of ours |
 //! | [`ids`], [`filter`], [`page`] | identifiers, filters and pages of lists | `error` |
 //! | [`model`] | validated types and their rules, one file a resource; no I/O | the above, and the values of `auth` |
 //! | [`facts`] | a cache that is loaded once however many ask | nothing of ours |
@@ -30,7 +30,7 @@
 //! `MemberService/AddMember`, from the socket:
 //!
 //! 1. [`transport::serve`] accepted the connection on one of the serving threads, each with a runtime of its own.
-//! 2. [`transport::layers`] lists the layers in order: the request gets an id and a log span, an ErrorInfo on whatever
+//! 2. [`transport::layers`] lists the layers in order: the request gets an id and its place in the log, an ErrorInfo on whatever
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
 //!    before; [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
@@ -102,6 +102,7 @@
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
 //! outside a scope, the owner's migrations aside. No cache that is right only if a notification arrives.
 
+pub mod about;
 pub mod app;
 pub mod auth;
 pub mod cli;

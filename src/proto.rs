@@ -1,5 +1,7 @@
 //! The generated code of `proto/`, and its descriptors.
 
+pub mod codec;
+
 /// Package `tenancy.v1`.
 #[expect(
     clippy::allow_attributes,

@@ -8,6 +8,7 @@ use tenancy::proto::envoy::config::core::v3::address::Address as SocketOrPipe;
 use tenancy::proto::envoy::config::core::v3::{Address, SocketAddress};
 use tenancy::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use tenancy::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use tenancy::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 use tenancy::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use tenancy::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use tenancy::proto::envoy::service::ratelimit::v3::RateLimitRequest;
@@ -151,8 +152,10 @@ fn descriptor(tenant: &str) -> RateLimitRequest {
 /// What an Envoy says of a request of 25 headers.
 fn waiting(key: &str, route: &[(&str, &str)]) -> CheckRequest {
     let texts = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    let mut headers: std::collections::BTreeMap<_, _> = HEADERS.iter().map(texts).collect();
-    headers.insert("x-api-key".to_owned(), key.to_owned());
+    let headers = HEADERS.iter().copied().chain([("x-api-key", key)]);
+    let entry =
+        |(name, value): (&str, &str)| HeadersEntry { key: name.to_owned().into(), value: value.to_owned().into() };
+    let headers = headers.map(entry).collect();
     let http = HttpRequest {
         id: "7488823600515894791".into(),
         method: "GET".into(),

@@ -7,21 +7,20 @@ use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName};
 use tonic::Status;
 
+use crate::about;
 use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
 use crate::auth::credential::{self, Search};
 use crate::auth::gate::require;
 use crate::auth::last_used::LastUsed;
-use crate::auth::permission::Permission;
+use crate::auth::permission::{METHODS, Permission};
 use crate::auth::principal::{Caller, Principal};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ids::UserId;
 use crate::model::workload::Workloads;
 use crate::model::{ip_range, origin};
-use crate::transport::context::RequestId;
-use crate::transport::middleware::{Middleware, Next, Request, Response};
+use crate::transport::middleware::{Arrival, Middleware, Next, Request, Response};
 use crate::transport::peer::Peer;
-use crate::transport::stream::is_stream;
 
 /// The header that may carry the key instead of `authorization`.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -46,9 +45,9 @@ pub struct Authenticate {
 }
 
 impl Middleware for Authenticate {
-    async fn handle<N: Next>(&self, mut request: Request, next: &mut N) -> Response {
-        let Some((method, permission)) = Permission::of_method(request.uri().path()) else {
-            let path = request.uri().path();
+    async fn handle<N: Next>(&self, mut request: Request, next: &N) -> Response {
+        let Some((method, permission)) = request.method.and_then(|method| METHODS.get(method)).copied() else {
+            let path = request.http.uri().path();
             if PUBLIC.iter().any(|public| path.starts_with(public)) {
                 return next.run(request).await;
             }
@@ -56,16 +55,15 @@ impl Middleware for Authenticate {
             // because a test keeps the permission table equal to the descriptors.
             return Status::unimplemented("there is no such method").into_http();
         };
-        let request_id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
-        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-        match self.caller(request.headers(), &peer, Arc::clone(&request_id), method, permission).await {
+        let Arrival { http, peer, is_stream, id, .. } = &mut *request;
+        match self.caller(http.headers(), peer, Arc::clone(id), method, permission).await {
             Ok(caller) => {
-                if is_stream(method) {
-                    let headers = credentials(request.headers());
+                if *is_stream {
+                    let (headers, peer, request_id) = (credentials(http.headers()), peer.clone(), Arc::clone(id));
                     let renewal = Renewal { layer: self.clone(), headers, peer, request_id, method, permission };
-                    request.extensions_mut().insert(renewal);
+                    http.extensions_mut().insert(renewal);
                 }
-                request.extensions_mut().insert(caller);
+                http.extensions_mut().insert(caller);
                 next.run(request).await
             }
             Err(error) => Status::from(error).into_http(),
@@ -139,7 +137,7 @@ impl Authenticate {
             outcome => return Err(credential::refusal(&outcome)),
         };
         if let Some(organization) = &known.organization {
-            tracing::Span::current().record("organization_id", tracing::field::display(organization.organization_id));
+            about::organization(organization.organization_id.uuid());
         }
         if !ip_range::allowed(&known.facts().allowed_ip_ranges, peer.address) {
             return Err(credential::ip_not_allowed());

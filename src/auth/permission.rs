@@ -271,7 +271,13 @@ impl Permission {
     /// The permission that the RPC at `path` takes, with the path as known for ever; `None` for what is no RPC of ours.
     #[must_use]
     pub fn of_method(path: &str) -> Option<(&'static str, Self)> {
-        METHODS.binary_search_by(|(known, _)| (*known).cmp(path)).ok().map(|found| METHODS[found])
+        Self::position(path).map(|found| METHODS[found])
+    }
+
+    /// Where in [`METHODS`] the RPC at `path` is.
+    #[must_use]
+    pub fn position(path: &str) -> Option<usize> {
+        METHODS.binary_search_by(|(known, _)| (*known).cmp(path)).ok()
     }
 
     /// Whether a tenant can hold it at all.

@@ -20,7 +20,6 @@ pub mod user;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use tonic::service::RoutesBuilder;
 use tonic::{Request, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -33,7 +32,7 @@ use crate::error::Error;
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::proto::v1::api_key_service_server::ApiKeyServiceServer;
+use crate::proto::v1::api_key_service_server::{ApiKeyService as _, ApiKeyServiceServer};
 use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::limit_service_server::LimitServiceServer;
 use crate::proto::v1::member_service_server::MemberServiceServer;
@@ -41,7 +40,7 @@ use crate::proto::v1::meter_service_server::MeterServiceServer;
 use crate::proto::v1::organization_service_server::OrganizationServiceServer;
 use crate::proto::v1::permission_service_server::PermissionServiceServer;
 use crate::proto::v1::plan_service_server::PlanServiceServer;
-use crate::proto::v1::quota_service_server::QuotaServiceServer;
+use crate::proto::v1::quota_service_server::{QuotaService as _, QuotaServiceServer};
 use crate::proto::v1::rate_limit_domain_service_server::RateLimitDomainServiceServer;
 use crate::proto::v1::role_service_server::RoleServiceServer;
 use crate::proto::v1::team_service_server::TeamServiceServer;
@@ -63,6 +62,7 @@ use crate::service::role::Roles;
 use crate::service::team::Teams;
 use crate::service::usage::Usage;
 use crate::service::user::Users;
+use crate::transport::dispatch::Services;
 
 /// What every service works with.
 #[derive(Clone, Debug)]
@@ -97,10 +97,10 @@ pub struct Ingredients {
 }
 
 /// Every service there is, with health and reflection, but those of the sidecars: the one place where they are registered.
-pub fn routes(
+pub fn services(
     ingredients: Ingredients,
     health: HealthServer<impl Health>,
-) -> Result<RoutesBuilder, tonic_reflection::server::Error> {
+) -> Result<Services, tonic_reflection::server::Error> {
     let Ingredients { shared, authenticator, last_used, catalog, recorder, decisions, usage_retention, purge_after } =
         ingredients;
     let reflection = || {
@@ -110,12 +110,14 @@ pub fn routes(
             // So that clients can show the details of errors.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut routes = RoutesBuilder::default();
-    routes
+    let keys = Arc::new(ApiKeys { shared: shared.clone(), authenticator, last_used });
+    let quotas = Arc::new(Quotas::new(shared.clone(), decisions, Arc::clone(&catalog), recorder.clone()));
+    let mut services = Services::default();
+    services
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(ApiKeyServiceServer::new(ApiKeys { shared: shared.clone(), authenticator, last_used }))
+        .add_service(ApiKeyServiceServer::from_arc(Arc::clone(&keys)))
         .add_service(AuditServiceServer::new(Audit { shared: shared.clone() }))
         .add_service(LimitServiceServer::new(Limits { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
@@ -123,12 +125,7 @@ pub fn routes(
         .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
         .add_service(PermissionServiceServer::new(PermissionsOf { shared: shared.clone() }))
         .add_service(PlanServiceServer::new(Plans { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
-        .add_service(QuotaServiceServer::new(Quotas::new(
-            shared.clone(),
-            decisions,
-            Arc::clone(&catalog),
-            recorder.clone(),
-        )))
+        .add_service(QuotaServiceServer::from_arc(Arc::clone(&quotas)))
         .add_service(RateLimitDomainServiceServer::new(RateLimitDomains { shared: shared.clone() }))
         .add_service(RoleServiceServer::new(Roles { shared: shared.clone() }))
         .add_service(TeamServiceServer::new(Teams { shared: shared.clone() }))
@@ -139,7 +136,18 @@ pub fn routes(
             retention: usage_retention,
         }))
         .add_service(UserServiceServer::new(Users { shared }));
-    Ok(routes)
+    // What is asked with every request of the platform.
+    services
+        .directly("/tenancy.v1.ApiKeyService/VerifyApiKey", &keys, async |keys, request| {
+            keys.verify_api_key(request).await
+        })
+        .directly("/tenancy.v1.QuotaService/CheckQuota", &quotas, async |quotas, request| {
+            quotas.check_quota(request).await
+        })
+        .directly("/tenancy.v1.QuotaService/ConsumeQuota", &quotas, async |quotas, request| {
+            quotas.consume_quota(request).await
+        });
+    Ok(services)
 }
 
 /// Takes a request apart into who sent it and what it says. The auth layer has put the caller there; without one the

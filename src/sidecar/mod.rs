@@ -16,15 +16,16 @@ pub mod usage;
 use std::sync::Arc;
 
 use http::HeaderName;
-use tonic::service::RoutesBuilder;
 
 use crate::auth::authenticator::Authenticator;
 use crate::auth::last_used::LastUsed;
 use crate::metering::recorder::Recorder;
 use crate::proto::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
-use crate::proto::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use crate::proto::envoy::service::auth::v3::authorization_server::{Authorization as _, AuthorizationServer};
 use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
-use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
+    RateLimitService as _, RateLimitServiceServer,
+};
 use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::Shared;
@@ -34,6 +35,7 @@ use crate::sidecar::pending::Pending;
 use crate::sidecar::ratelimit::RateLimits;
 use crate::sidecar::rlqs::RateLimitQuotas;
 use crate::sidecar::seldom::Seldom;
+use crate::transport::dispatch::Services;
 
 /// All that the sidecars' services are made of.
 #[derive(Clone, Debug)]
@@ -59,17 +61,18 @@ pub struct Ingredients {
 }
 
 /// Registers the sidecars' services beside the others.
-pub fn mount(routes: &mut RoutesBuilder, ingredients: Ingredients) {
+pub fn mount(services: &mut Services, ingredients: Ingredients) {
     let access_logs = AccessLogServiceServer::new(AccessLogs::new(&ingredients));
-    routes.add_service(access_logs.max_decoding_message_size(access_log::LARGEST));
+    services.add_service(access_logs.max_decoding_message_size(access_log::LARGEST));
     let Ingredients { shared, authenticator, last_used, decisions, credential_headers, pending, rules, .. } =
         ingredients;
     let quotas = RateLimitQuotas { shared: shared.clone(), decisions: decisions.clone() };
-    routes.add_service(RateLimitQuotaServiceServer::new(quotas));
+    services.add_service(RateLimitQuotaServiceServer::new(quotas));
     let limits =
         RateLimits { shared: shared.clone(), decisions: decisions.clone(), rules, warnings: Seldom::default() };
-    routes.add_service(RateLimitServiceServer::new(limits));
-    routes.add_service(AuthorizationServer::new(Authz {
+    let limits = Arc::new(limits);
+    services.add_service(RateLimitServiceServer::from_arc(Arc::clone(&limits)));
+    let authz = Arc::new(Authz {
         shared,
         authenticator,
         last_used,
@@ -77,5 +80,14 @@ pub fn mount(routes: &mut RoutesBuilder, ingredients: Ingredients) {
         credentials: credential_headers,
         pending,
         warnings: Seldom::default(),
-    }));
+    });
+    services.add_service(AuthorizationServer::from_arc(Arc::clone(&authz)));
+    // What is asked with every request of an Envoy.
+    services
+        .directly("/envoy.service.auth.v3.Authorization/Check", &authz, async |authz, request| {
+            authz.check(request).await
+        })
+        .directly("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", &limits, async |limits, request| {
+            limits.should_rate_limit(request).await
+        });
 }

@@ -1,32 +1,29 @@
-//! Gives every request its id, its log span and its metrics.
+//! Gives every request its id, its place in the log and its metrics.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use metrics::{Counter, Histogram, Unit, counter, histogram};
 use tonic::{Code, Status};
-use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 
+use crate::about::About;
 use crate::auth::permission::METHODS;
 use crate::clock::Clock;
 use crate::ids;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
-use crate::transport::stream::{end, goes_on, is_stream, led};
+use crate::transport::stream::{end, goes_on, led};
 
 /// The header that carries the id of a request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The id of a request: the caller's `x-request-id` where that is 1 to 128 visible ASCII characters, else a new UUID.
-#[derive(Clone, Debug)]
-pub struct RequestId(pub Arc<str>);
 
 /// The layer.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     clock: Clock,
-    methods: Arc<HashMap<&'static str, Meters>>,
+    /// In the order of [`METHODS`].
+    methods: Arc<[Meters]>,
     others: Meters,
 }
 
@@ -50,9 +47,9 @@ impl RequestContext {
     pub fn new(clock: Clock) -> Self {
         metrics::describe_counter!("tenancy_requests_total", "Requests by method and gRPC code; streams at their end.");
         metrics::describe_histogram!("tenancy_request_seconds", Unit::Seconds, "Time from the request to its reply.");
-        let methods = METHODS.iter().map(|(path, _)| (*path, Meters::of(path))).collect();
+        let methods = METHODS.iter().map(|(path, _)| Meters::of(path)).collect();
         // Whatever else is asked for has one label, so that nobody can fill the memory with made up names.
-        Self { clock, methods: Arc::new(methods), others: Meters::of("other") }
+        Self { clock, methods, others: Meters::of("other") }
     }
 }
 
@@ -65,33 +62,33 @@ impl Meters {
         }
     }
 
-    fn count(&self, status: &Status, span: &Span) {
+    fn count(&self, status: &Status, about: &Arc<About>) {
         if status.code() == Code::Ok {
             return self.ok.increment(1);
         }
         let code = format!("{:?}", status.code());
         counter!("tenancy_requests_total", "method" => self.method, "code" => code).increment(1);
-        span.in_scope(|| tracing::debug!(code = ?status.code(), message = status.message(), "refused"));
+        about.within(|| tracing::debug!(code = ?status.code(), message = status.message(), "refused"));
     }
 }
 
 impl Middleware for RequestContext {
-    async fn handle<N: Next>(&self, mut request: Request, next: &mut N) -> Response {
-        let meters = self.methods.get(request.uri().path()).unwrap_or(&self.others);
-        let streams = is_stream(request.uri().path());
-        let (id, header) = self.request_id(&request);
-        request.extensions_mut().insert(RequestId(Arc::clone(&id)));
-        let span = tracing::info_span!("request", method = meters.method, request_id = %id, organization_id = tracing::field::Empty);
+    async fn handle<N: Next>(&self, mut request: Request, next: &N) -> Response {
+        let meters = request.method.and_then(|method| self.methods.get(method)).unwrap_or(&self.others);
+        let streams = request.is_stream;
+        let (id, header) = self.request_id(request.http.headers());
+        request.id = Arc::clone(&id);
+        let about = About::new(meters.method, id);
 
         let start = self.clock.instant();
         // Pinned here, so that it is not moved into the future around it.
         let work = std::pin::pin!(next.run(request));
-        let mut response = work.instrument(span.clone()).await;
+        let mut response = Arc::clone(&about).scope(work).await;
         let elapsed = self.clock.instant().saturating_duration_since(start);
         meters.seconds.record(elapsed.as_secs_f64());
         match Status::from_header_map(response.headers()) {
-            Some(status) => meters.count(&status, &span),
-            None if streams && goes_on(&response) => response = followed(response, meters.clone(), span),
+            Some(status) => meters.count(&status, &about),
+            None if streams && goes_on(&response) => response = followed(response, meters.clone(), about),
             None => meters.ok.increment(1),
         }
         response.headers_mut().insert(REQUEST_ID, header);
@@ -100,9 +97,9 @@ impl Middleware for RequestContext {
 }
 
 /// A stream that is logged with its request's id and counted by how it ends.
-fn followed(response: Response, meters: Meters, span: Span) -> Response {
+fn followed(response: Response, meters: Meters, about: Arc<About>) -> Response {
     // Who goes away in the middle reads no trailers.
-    let outcome = Outcome { status: Status::cancelled("the caller went away"), meters, span: span.clone() };
+    let outcome = Outcome { status: Status::cancelled("the caller went away"), meters, about: Arc::clone(&about) };
     led(response, |pieces| {
         stream::unfold((pieces, outcome), move |(mut pieces, mut outcome)| {
             let next = async move {
@@ -112,7 +109,7 @@ fn followed(response: Response, meters: Meters, span: Span) -> Response {
                 }
                 Some((piece, (pieces, outcome)))
             };
-            next.instrument(span.clone())
+            Arc::clone(&about).scope(next)
         })
     })
 }
@@ -121,26 +118,34 @@ fn followed(response: Response, meters: Meters, span: Span) -> Response {
 struct Outcome {
     status: Status,
     meters: Meters,
-    span: Span,
+    about: Arc<About>,
 }
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        self.meters.count(&self.status, &self.span);
+        self.meters.count(&self.status, &self.about);
     }
 }
 
 impl RequestContext {
-    fn request_id(&self, request: &Request) -> (Arc<str>, HeaderValue) {
-        if let Some(header) = request.headers().get(REQUEST_ID)
-            && let Ok(id) = header.to_str()
-            && (1..=128).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return (Arc::from(id), header.clone());
-        }
-        let id = ids::fleeting(self.clock.now()).to_string();
-        let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
-        (Arc::from(id), header)
+    /// The caller's `x-request-id` where that is 1 to 128 visible ASCII characters, else a new UUID; and the header that
+    /// tells it.
+    fn request_id(&self, headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
+        let (id, mut header) = Self::told(headers).unwrap_or_else(|| {
+            let mut text = Uuid::encode_buffer();
+            let id = &*ids::fleeting(self.clock.now()).hyphenated().encode_lower(&mut text);
+            (Arc::from(id), HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")))
+        });
+        // Not as it were a secret, but so that HPACK does not put what never comes again into its table, where it costs
+        // both ends, and pushes out what does.
+        header.set_sensitive(true);
+        (id, header)
+    }
+
+    fn told(headers: &HeaderMap) -> Option<(Arc<str>, HeaderValue)> {
+        let header = headers.get(REQUEST_ID)?;
+        let id = header.to_str().ok()?;
+        let is_fit = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        is_fit.then(|| (Arc::from(id), header.clone()))
     }
 }

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::deadline;
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
-use crate::transport::stream::{ended, goes_on, is_stream, led};
+use crate::transport::stream::{ended, goes_on, led};
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -21,11 +21,11 @@ pub struct Deadline {
 }
 
 impl Middleware for Deadline {
-    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
+    async fn handle<N: Next>(&self, request: Request, next: &N) -> Response {
         // What cannot be read is no timeout; the specification calls for ignoring it.
-        let asked = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+        let asked = request.http.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
         let time = asked.map_or(self.longest, |asked| asked.min(self.longest));
-        let streams = is_stream(request.uri().path());
+        let streams = request.is_stream;
         let (began, deadline) = (tokio::time::Instant::now(), self.clock.instant() + time);
         // Pinned here, so that what is inside is not moved into each of the futures around it.
         let work = std::pin::pin!(next.run(request));

@@ -7,15 +7,15 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::status::{DOMAIN, short};
 use crate::transport::middleware::{Middleware, Next, Request, Response};
-use crate::transport::stream::{Piece, end, ended, goes_on, is_stream, led};
+use crate::transport::stream::{Piece, end, ended, goes_on, led};
 
 /// The layer.
 #[derive(Clone, Copy, Debug)]
 pub struct WithErrorInfo;
 
 impl Middleware for WithErrorInfo {
-    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
-        let streams = is_stream(request.uri().path());
+    async fn handle<N: Next>(&self, request: Request, next: &N) -> Response {
+        let streams = request.is_stream;
         let response = next.run(request).await;
         match Status::from_header_map(response.headers()) {
             Some(status) if lacks_info(&status) => explain(&status).into_http(),

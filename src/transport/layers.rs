@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use crate::auth::layer::Authenticate;
 use crate::clock::Clock;
 use crate::transport::context::RequestContext;
 use crate::transport::deadline::Deadline;
+use crate::transport::dispatch::Dispatch;
 use crate::transport::error_info::WithErrorInfo;
 use crate::transport::limit::Limit;
 use crate::transport::middleware::{Around, Next};
@@ -27,7 +27,7 @@ pub struct LayerOptions {
 
 /// Puts the layers around the services.
 #[must_use]
-pub fn around(routes: Routes, authenticate: Authenticate, options: LayerOptions, clock: &Clock) -> impl Next + Sync {
+pub fn around(services: Dispatch, authenticate: Authenticate, options: LayerOptions, clock: &Clock) -> impl Next {
     ServiceBuilder::new()
         // First, so that whatever happens below has an id, is logged with it, and is counted.
         .layer(Around(RequestContext::new(clock.clone())))
@@ -41,5 +41,5 @@ pub fn around(routes: Routes, authenticate: Authenticate, options: LayerOptions,
         .layer(Around(Limit::new(options.requests_in_flight, options.streams)))
         // Last: nothing reaches a service without a caller.
         .layer(Around(authenticate))
-        .service(routes)
+        .service(services)
 }

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
-use crate::transport::stream::{goes_on, is_stream, led};
+use crate::transport::stream::{goes_on, led};
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -31,11 +31,11 @@ impl Limit {
 }
 
 impl Middleware for Limit {
-    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
+    async fn handle<N: Next>(&self, request: Request, next: &N) -> Response {
         let Ok(_place) = self.requests.try_acquire() else {
             return refusal("TOO_MANY_REQUESTS", "too many requests are in flight", Duration::from_millis(200));
         };
-        if !is_stream(request.uri().path()) {
+        if !request.is_stream {
             return next.run(request).await;
         }
         let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {

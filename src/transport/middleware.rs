@@ -5,28 +5,63 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-/// A request as it goes through the layers.
-pub type Request = http::Request<Body>;
+use crate::auth::permission::Permission;
+use crate::transport::peer::Peer;
+use crate::transport::stream::is_stream;
+
+/// A request as it goes through the layers. Boxed, as each of them moves it, twice.
+pub type Request = Box<Arrival>;
+
+/// A request, and what is known of how it came.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The request itself.
+    pub http: http::Request<Body>,
+    /// Where in [`METHODS`](crate::auth::permission::METHODS) its RPC is; `None` for what is no RPC of ours.
+    pub method: Option<usize>,
+    /// Who is at the other end of its connection.
+    pub peer: Peer,
+    /// Whether its reply is a stream.
+    pub is_stream: bool,
+    /// Its id; empty before the layer that gives it one.
+    pub id: Arc<str>,
+}
+
+impl Arrival {
+    /// A request as it came in.
+    #[must_use]
+    pub fn new(http: http::Request<Body>, peer: Peer) -> Box<Self> {
+        let path = http.uri().path();
+        let (method, is_stream) = (Permission::position(path), is_stream(path));
+        Box::new(Self { http, method, peer, is_stream, id: Arc::default() })
+    }
+}
+
 /// A reply as it goes back through them.
 pub type Response = http::Response<Body>;
 
 /// The rest of the way.
-pub trait Next: Clone + Send + 'static {
+pub trait Next: Clone + Send + Sync + 'static {
     /// Sends the request on.
-    fn run(&mut self, request: Request) -> impl Future<Output = Response> + Send;
+    fn run(&self, request: Request) -> impl Future<Output = Response> + Send;
 }
 
 impl<S> Next for S
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    S: Service<http::Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
-    async fn run(&mut self, request: Request) -> Response {
+    async fn run(&self, request: Request) -> Response {
         // Every service here is always ready: what bounds the load is a layer that answers, not one that waits.
-        match self.call(request).await {
+        match self.clone().call(request.http).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
@@ -36,7 +71,7 @@ where
 /// One layer.
 pub trait Middleware: Clone + Send + Sync + 'static {
     /// Handles a request on its way in and its reply on its way out.
-    fn handle<N: Next>(&self, request: Request, next: &mut N) -> impl Future<Output = Response> + Send;
+    fn handle<N: Next>(&self, request: Request, next: &N) -> impl Future<Output = Response> + Send;
 }
 
 /// Puts a middleware around services.
@@ -59,7 +94,7 @@ pub struct Layered<M, S> {
 }
 
 impl<M: Middleware, S: Next> Next for Layered<M, S> {
-    async fn run(&mut self, request: Request) -> Response {
-        self.middleware.handle(request, &mut self.inner).await
+    async fn run(&self, request: Request) -> Response {
+        self.middleware.handle(request, &self.inner).await
     }
 }

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod context;
 pub mod deadline;
+pub mod dispatch;
 pub mod error_info;
 pub mod io;
 pub mod layers;
@@ -14,3 +15,4 @@ pub mod peer;
 pub mod serve;
 pub mod stream;
 pub mod tls;
+pub mod unary;

@@ -8,15 +8,15 @@ use tonic::Status;
 
 use crate::error::Error;
 use crate::transport::middleware::{Middleware, Next, Request, Response};
-use crate::transport::stream::{ended, goes_on, is_stream, led};
+use crate::transport::stream::{ended, goes_on, led};
 
 /// The layer.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchPanic;
 
 impl Middleware for CatchPanic {
-    async fn handle<N: Next>(&self, request: Request, next: &mut N) -> Response {
-        let streams = is_stream(request.uri().path());
+    async fn handle<N: Next>(&self, request: Request, next: &N) -> Response {
+        let streams = request.is_stream;
         // What the request held is dropped with it: scopes roll back, locks of ours recover from poison.
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) if streams && goes_on(&response) => led(response, |pieces| {
@@ -51,10 +51,11 @@ mod tests {
     use tower::{Layer as _, service_fn};
 
     use super::*;
-    use crate::transport::middleware::Around;
+    use crate::transport::middleware::{Around, Arrival};
+    use crate::transport::peer::Peer;
 
     async fn asked(path: &str) -> Response {
-        let service = service_fn(|request: Request| async move {
+        let service = service_fn(|request: http::Request<Body>| async move {
             match request.uri().path() {
                 "/text" => panic!("a secret"),
                 "/format" => panic!("a {}", "secret"),
@@ -62,10 +63,9 @@ mod tests {
                 _ => Ok::<_, Infallible>(Response::new(Body::empty())),
             }
         });
-        let request = Request::new(Body::empty());
-        let (mut parts, body) = request.into_parts();
-        parts.uri = path.parse().unwrap();
-        Around(CatchPanic).layer(service).run(Request::from_parts(parts, body)).await
+        let mut request = http::Request::new(Body::empty());
+        *request.uri_mut() = path.parse().unwrap();
+        Around(CatchPanic).layer(service).run(Arrival::new(request, Peer::default())).await
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::workload::SpiffeId;
 
-/// Who is at the other end of a connection. In the extensions of its requests.
+/// Who is at the other end of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     /// The address; of a proxy, where there is one in between.

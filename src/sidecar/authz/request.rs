@@ -12,6 +12,7 @@ use crate::proto::envoy::config::core::v3::HeaderValue;
 use crate::proto::envoy::config::core::v3::address::Address;
 use crate::proto::envoy::service::auth::v3::AttributeContext;
 use crate::proto::envoy::service::auth::v3::attribute_context::HttpRequest;
+use crate::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 
 /// The longest id of a request that is repeated to its client.
 const ID: usize = 128;
@@ -107,19 +108,24 @@ impl<'a> Waiting<'a> {
 
     /// The values of a header: one, with duplicates joined, or with `encode_raw_headers` as many as were sent.
     fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        let joined = self.http.and_then(|http| http.headers.get(name)).map(String::as_str);
+        let joined = self.http.map_or(&[] as &[HeadersEntry], |http| &http.headers);
+        let joined = joined.iter().filter(move |header| header.key == name).map(|header| utf8(&header.value));
         let raw = self.http.and_then(|http| http.header_map.as_ref()).map_or(&[] as &[HeaderValue], |map| &map.headers);
         let raw = raw.iter().filter(move |header| header.key.eq_ignore_ascii_case(name)).map(text);
-        joined.into_iter().chain(raw)
+        joined.chain(raw)
     }
 }
 
-/// What is no UTF-8 is nothing that we know, and empty is that as well; but it is there.
 fn text(header: &HeaderValue) -> &str {
     if header.raw_value.is_empty() {
         return &header.value;
     }
-    std::str::from_utf8(&header.raw_value).unwrap_or_default()
+    utf8(&header.raw_value)
+}
+
+/// What is no UTF-8 is nothing that we know, and empty is that as well; but it is there.
+fn utf8(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -136,7 +142,11 @@ mod tests {
     }
 
     fn joined(headers: &[(&str, &str)]) -> AttributeContext {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let entry = |(name, value): &(&str, &str)| HeadersEntry {
+            key: name.to_string().into(),
+            value: value.to_string().into(),
+        };
+        let headers = headers.iter().map(entry).collect();
         attributes(HttpRequest { headers, ..HttpRequest::default() })
     }
 

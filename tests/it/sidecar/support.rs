@@ -9,6 +9,7 @@ use tenancy::auth::permission::Permission;
 use tenancy::proto::envoy::config::core::v3::address::Address as SocketOrPipe;
 use tenancy::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use tenancy::proto::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, HeaderValueOption, SocketAddress};
+use tenancy::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 use tenancy::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use tenancy::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use tenancy::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
@@ -54,17 +55,19 @@ impl Waiting {
     /// With a header; a second one of a name is joined to the first by a comma, as Envoy does.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let headers = &mut self.http().headers;
-        let joined = headers.get(name).map_or_else(|| value.to_owned(), |first| format!("{first},{value}"));
-        headers.insert(name.into(), joined);
+        match headers.iter_mut().find(|header| header.key == name) {
+            Some(header) => header.value = [&header.value, &b","[..], value.as_bytes()].concat().into(),
+            None => headers.push(HeadersEntry { key: name.to_owned().into(), value: value.to_owned().into() }),
+        }
         self
     }
 
     /// As an Envoy with `encode_raw_headers` tells of it.
     pub fn raw(mut self) -> Self {
         let headers = std::mem::take(&mut self.http().headers);
-        let header = |(key, value): (String, String)| HeaderValue {
-            key,
-            raw_value: value.into_bytes(),
+        let header = |HeadersEntry { key, value }| HeaderValue {
+            key: String::from_utf8(key.into()).unwrap(),
+            raw_value: value.into(),
             ..HeaderValue::default()
         };
         self.http().header_map = Some(HeaderMap { headers: headers.into_iter().map(header).collect() });

@@ -4,13 +4,14 @@
 /// `auth` may. Nothing but `main.rs` and the command line imports `cli`, nothing but the command line `app`.
 pub const IMPORTS: &[(&str, &[&str])] = &[
     // Vocabulary, known to all and knowing nobody.
+    ("about", &[]),
     ("clock", &[]),
     ("deadline", &[]),
     ("error", &[]),
     // Its tests take the time from somewhere.
     ("facts", &["clock"]),
     ("proto", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["about"]),
     ("config", &["model::workload", "telemetry"]),
     ("filter", &["error"]),
     ("ids", &["error"]),
@@ -44,12 +45,13 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("metering", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "model", "repository"]),
     ("quota", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "metering", "model", "repository"]),
     // The way of a request.
-    ("transport", &["auth::permission", "clock", "deadline", "error", "ids", "model::workload", "status"]),
+    ("transport", &["about", "auth::permission", "clock", "deadline", "error", "ids", "model::workload", "status"]),
     ("transport::admin", &["repository::database"]),
     ("transport::layers", &["auth::layer", "clock", "transport"]),
     (
         "auth::layer",
         &[
+            "about",
             "auth",
             "clock",
             "error",
@@ -83,6 +85,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "proto",
             "quota",
             "repository",
+            "transport::dispatch",
         ],
     ),
     (
@@ -122,6 +125,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "repository",
             "service",
             "status",
+            "transport::dispatch",
         ],
     ),
     // What holds it together.
