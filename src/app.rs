@@ -1,5 +1,6 @@
 //! Composes pools, caches, services and workers; starts them in order and drains them in the reverse one.
 
+mod issuing;
 mod parts;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use crate::transport::layers::{self, LayerOptions};
 use crate::transport::serve::{self, ConnectionOptions};
 use crate::transport::tls::{Tls, TlsError, TlsFiles};
 use crate::worker::changes::{Caches, Follower};
+use crate::worker::token_keys;
 use crate::worker::upkeep::{self, UpkeepOptions};
 use crate::worker::{health, last_used as last_uses};
 
@@ -127,7 +129,10 @@ pub async fn start(
 
     let directory = Arc::new(Directory::new(database.clone(), clock.clone(), config.cache_lifetime));
     let keys = key_cache(config)?;
-    let authenticator = Arc::new(Authenticator::new(keys, Arc::clone(&directory), database.clone(), clock.clone()));
+    let (issuing, key_options) = issuing::compose(config, &database, &clock).await?;
+    let known = Arc::clone(&directory);
+    let authenticator =
+        Arc::new(Authenticator::new(keys, Arc::clone(&issuing), known, database.clone(), clock.clone()));
     let last_used = Arc::new(LastUsed::default());
     let gate = Gate::new(Arc::clone(&directory), Arc::clone(&last_used), clock.clone());
     let shared = Shared { database: database.clone(), gate, clock: clock.clone() };
@@ -203,13 +208,17 @@ pub async fn start(
     workers.spawn("quotas", exchanger.run(tokens.workers.clone()));
     let follower = Follower::new(database.clone(), clock.clone(), caches);
     workers.spawn("the change log's follower", follower.run(tokens.workers.clone()));
-    let (job, token) = ((database.clone(), clock), tokens.workers.clone());
+    let (job, token) = ((database.clone(), clock.clone()), tokens.workers.clone());
     workers.spawn("upkeep", async move { upkeep::run(&job.0, &job.1, upkeep_options, token).await });
+    if let Some(options) = key_options {
+        let (job, token) = ((database.clone(), clock), tokens.workers.clone());
+        workers.spawn("keys for tokens", async move { token_keys::run(&job.0, &job.1, &options, token).await });
+    }
     let (job, notes, token) = (database.clone(), Arc::clone(&last_used), tokens.workers.clone());
     workers.spawn("last uses", async move { last_uses::run(&notes, &job, token).await });
 
     let mut ports = Parts::default();
-    let admin = Admin { database: database.clone(), draining: tokens.draining.clone(), metrics };
+    let admin = Admin { database: database.clone(), draining: tokens.draining.clone(), metrics, tokens: issuing };
     ports.try_spawn("the admin port", admin::run(admin_listener, admin, tokens.ports.clone()));
 
     let stop = CancellationToken::new();

@@ -2,15 +2,21 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help texts, where backticks would show")]
 
+use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
 use http::HeaderName;
 use sqlx::postgres::PgConnectOptions;
+use zeroize::Zeroizing;
 
+use crate::auth::tokens::sealing::SealingKeys;
+use crate::model::token_key::LONGEST_LIFETIME;
 use crate::model::workload::Workloads;
 use crate::telemetry::LogFormat;
 
@@ -170,6 +176,41 @@ pub struct ServeConfig {
     /// How long a deleted organization can be brought back
     #[arg(long, env = "TENANCY_PURGE_AFTER", default_value = "30d", value_parser = duration)]
     pub purge_after: Duration,
+
+    /// What the private keys that tokens are signed with are sealed with in the database: 32 bytes in base64. Several, separated
+    /// by commas: the first seals, all open. Without it no tokens are issued, but with an embedded Postgres one is made
+    #[arg(long, env = "TENANCY_TOKEN_ENCRYPTION_KEY", hide_env_values = true)]
+    pub token_encryption_key: Option<Secret>,
+
+    /// How long a token counts, at most an hour
+    #[arg(long, env = "TENANCY_TOKEN_LIFETIME", default_value = "5m", value_parser = token_lifetime)]
+    pub token_lifetime: Duration,
+
+    /// What tokens call their issuer; others are not accepted
+    #[arg(long, env = "TENANCY_TOKEN_ISSUER", default_value = "tenancy", value_parser = issuer)]
+    pub token_issuer: String,
+
+    /// How long one key signs tokens, at least an hour
+    #[arg(long, env = "TENANCY_TOKEN_KEY_ROTATION", default_value = "30d", value_parser = rotation)]
+    pub token_key_rotation: Duration,
+}
+
+/// A value that is shown to nobody. Anything is one, so that no message about a bad one repeats it.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What makes a configuration impossible.
@@ -205,6 +246,12 @@ pub enum ConfigError {
          PEM file"
     )]
     SpiffeIds,
+    /// No key that could seal.
+    #[error(
+        "TENANCY_TOKEN_ENCRYPTION_KEY must be 32 bytes in base64, as of `openssl rand -base64 32`, or several of that with \
+         commas between"
+    )]
+    TokenEncryptionKey,
 }
 
 impl ServeConfig {
@@ -225,7 +272,14 @@ impl ServeConfig {
         if !self.sidecar_spiffe_ids.is_empty() && self.tls_client_ca.is_none() {
             return Err(ConfigError::SpiffeIds);
         }
+        self.sealing_keys()?;
         Ok(())
+    }
+
+    /// What private keys are sealed with, if anything is. Empty is as good as not set.
+    pub fn sealing_keys(&self) -> Result<Option<SealingKeys>, ConfigError> {
+        let set = self.token_encryption_key.as_ref().filter(|key| !key.0.is_empty());
+        set.map(|key| SealingKeys::parse(&key.0).map_err(|_| ConfigError::TokenEncryptionKey)).transpose()
     }
 }
 
@@ -242,6 +296,30 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("must be at most a hundred years".into());
     }
     Ok(duration)
+}
+
+/// Long enough to be used, short enough for who checks tokens offline.
+fn token_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if (Duration::from_secs(10)..=LONGEST_LIFETIME).contains(&lifetime) {
+        return Ok(lifetime);
+    }
+    Err("must be from ten seconds to an hour".into())
+}
+
+fn issuer(text: &str) -> Result<String, String> {
+    if (1..=200).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("must be 1 to 200 bytes".into())
+}
+
+fn rotation(text: &str) -> Result<Duration, String> {
+    let rotation = duration(text)?;
+    if rotation < Duration::from_hours(1) {
+        return Err("must be at least an hour".into());
+    }
+    Ok(rotation)
 }
 
 /// A header that an application does not need for something else.

@@ -100,6 +100,16 @@ id!(
     "limit_id"
 );
 id!(
+    /// A key that tokens are signed with; the `kid` of its tokens.
+    TokenKeyId,
+    "kid"
+);
+id!(
+    /// A token.
+    TokenId,
+    "jti"
+);
+id!(
     /// A record of the audit.
     AuditEventId,
     "audit_event_id"

@@ -8,7 +8,7 @@
 //! | [`ids`], [`filter`], [`page`] | identifiers, filters and pages of lists | `error` |
 //! | [`model`] | validated types and their rules, one file a resource; no I/O | the above, and the values of `auth` |
 //! | [`facts`] | a cache that is loaded once however many ask | nothing of ours |
-//! | [`auth`] | keys, permissions, principals; the auth layer; the gate | the above, `repository`, `transport`'s layer trait |
+//! | [`auth`] | keys, tokens, permissions, principals; the auth layer; the gate | the above, `repository`, `transport`'s layer trait |
 //! | [`repository`] | the only place with SQL; one file a resource | `model`, `auth`'s values, and what those may |
 //! | [`metering`] | usage on its way in, and how time is cut for figures | `model`, `repository`, `auth`'s proofs |
 //! | [`quota`] | decisions about limits, and the rules of the rate limit service: what is pure (windows, ledger, counters, books, rule trees), then the engine that runs it | `model`, `repository`, `metering`, `auth`'s proofs |
@@ -21,7 +21,7 @@
 //! | [`cli`], [`demo`] | the commands, and the data they show | anything |
 //!
 //! `auth` holds both values without I/O (`permission`, `principal`, `keys`) and what does I/O with them (`directory`,
-//! `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
+//! `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
 //! is opened with a [`auth::principal::Permitted`], and only the gate makes one for a caller. A tidy test holds the
 //! imports to this table.
 //!
@@ -33,7 +33,7 @@
 //! 2. [`transport::layers`] lists the layers in order: the request gets an id and its place in the log, an ErrorInfo on whatever
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
-//!    before; [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
+//!    before (a token is proven by [`auth::tokens`], and worth what is true of its bearer now); [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
 //! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
 //!    that the message names. The gate finds it, intersects with what the user acted for may do there (role, extra, denied:
 //!    [`model::role`]), and makes the proof. Who may hand out what is decided in one place, `Permitted::require_held`.

@@ -1,4 +1,7 @@
-//! Whose key is this, and is it good? From memory when it was seen before, else from the database, once for all who ask.
+//! Whose key is this, and is it good? From memory when it was seen before, else from the database, once for all who ask. The
+//! same for tokens is in [`bearer`].
+
+pub mod bearer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +9,17 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 
 use crate::auth::directory::Directory;
-use crate::auth::keys::cache::{KeyCache, KeyRecord, PreviousSecret, Verdict, Verified, VerifyError};
+use crate::auth::keys::cache::{
+    KeyCache, KeyRecord, Known, PreviousSecret, SecretUsed, Verdict, Verified, VerifyError,
+};
 use crate::auth::keys::key::{LookupId, ParsedKey};
 use crate::auth::keys::kind::ApiKeyKind;
 use crate::auth::permission::Permissions;
 use crate::auth::principal::Principal;
+use crate::auth::tokens::Tokens;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ids::OrganizationId;
@@ -41,12 +48,16 @@ pub struct KeyFacts {
     pub expire_time: Option<DateTime<Utc>>,
     disabled: bool,
     revoked: bool,
+    /// Which secret it has: a token that it was exchanged for counts as long as the secret does.
+    generation: i64,
+    /// The same of the secret before the last rotation, and until when that one works.
+    previous_generation: Option<(i64, DateTime<Utc>)>,
 }
 
-/// A key whose secret was presented, good or not.
+/// A key whose secret was presented, now or to get a token; good or not.
 #[derive(Debug)]
 pub struct KnownKey {
-    record: Verified<KeyFacts>,
+    record: Known<KeyFacts>,
     /// Its organization; `None` for a key of the platform.
     pub organization: Option<Arc<Organization>>,
 }
@@ -55,8 +66,19 @@ impl KnownKey {
     /// What is known of it.
     #[must_use]
     pub fn facts(&self) -> &KeyFacts {
-        &self.record.facts
+        &self.record
     }
+}
+
+/// A good key, as it was presented: what a token is made of.
+#[derive(Debug)]
+pub struct Presented {
+    /// What finds it.
+    pub lookup: LookupId,
+    /// Which of its secrets it was.
+    pub generation: i64,
+    /// When it stops to work with that secret.
+    pub end: Option<DateTime<Utc>>,
 }
 
 /// The outcome of a verification: of what applies, the first in this order.
@@ -82,6 +104,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Authenticator {
     keys: KeyCache<KeyFacts, Error>,
+    tokens: Arc<Tokens>,
     directory: Arc<Directory>,
     database: Database,
     clock: Clock,
@@ -92,11 +115,12 @@ impl Authenticator {
     #[must_use]
     pub const fn new(
         keys: KeyCache<KeyFacts, Error>,
+        tokens: Arc<Tokens>,
         directory: Arc<Directory>,
         database: Database,
         clock: Clock,
     ) -> Self {
-        Self { keys, directory, database, clock }
+        Self { keys, tokens, directory, database, clock }
     }
 
     /// The cache, for its pool and its size.
@@ -109,8 +133,13 @@ impl Authenticator {
     ///
     /// Errors: `Unavailable` when the database or argon2 could not be asked: nothing is known of the key then.
     pub async fn verify(&self, presented: &str) -> Result<Outcome, Error> {
+        Ok(self.present(presented).await?.0)
+    }
+
+    /// The same, with what a token takes of a good key.
+    pub async fn present(&self, presented: &str) -> Result<(Outcome, Option<Presented>), Error> {
         let Ok(key) = ParsedKey::parse(presented) else {
-            return Ok(Outcome::Malformed);
+            return Ok((Outcome::Malformed, None));
         };
         let (now, wall) = (self.clock.instant(), self.clock.now());
         let verdict = match self.keys.warm(&key, now, wall) {
@@ -119,30 +148,21 @@ impl Authenticator {
             None => Box::pin(self.verify_cold(&key, now, wall)).await?,
         };
         let Verdict::Verified(record) = verdict else {
-            return Ok(Outcome::NotFound);
+            return Ok((Outcome::NotFound, None));
         };
         let organization = match *record.facts.principal {
             Principal::ApiKey { organization_id, .. } => match self.organization(organization_id).await? {
                 // Deleted, or purged a moment ago.
-                None => return Ok(Outcome::NotFound),
+                None => return Ok((Outcome::NotFound, None)),
                 found => found,
             },
-            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
+            Principal::User { .. }
+            | Principal::Service { .. }
+            | Principal::Operator { .. }
+            | Principal::Workload { .. } => None,
         };
-        let suspended = organization.as_ref().is_some_and(|organization| organization.suspension.is_some());
-        let known = KnownKey { record, organization };
-        let facts = known.facts();
-        Ok(if facts.revoked {
-            Outcome::Revoked(known)
-        } else if facts.disabled {
-            Outcome::Disabled(known)
-        } else if facts.expire_time.is_some_and(|expire_time| expire_time <= wall) {
-            Outcome::Expired(known)
-        } else if suspended {
-            Outcome::OrganizationSuspended(known)
-        } else {
-            Outcome::Valid(known)
-        })
+        let presented = presented_as(&record, key.lookup());
+        Ok((judge(KnownKey { record: record.known(), organization }, wall), Some(presented)))
     }
 
     async fn verify_cold(
@@ -151,16 +171,7 @@ impl Authenticator {
         now: Instant,
         wall: DateTime<Utc>,
     ) -> Result<Verdict<KeyFacts>, Error> {
-        let verdict = self.keys.verify(key, now, wall, |lookup| self.load(lookup)).await;
-        verdict.map_err(|error| match error {
-            VerifyError::Load(error) => (*error).clone(),
-            VerifyError::Overloaded(overloaded) => Error::Unavailable {
-                reason: "VERIFICATION_OVERLOADED",
-                message: "too many keys are being verified for the first time",
-                retry_after: overloaded.retry_after,
-            },
-            VerifyError::Hashing(error) => Error::internal(error),
-        })
+        self.keys.verify(key, now, wall, |lookup| self.load(lookup)).await.map_err(unverified)
     }
 
     async fn organization(&self, id: OrganizationId) -> Result<Option<Arc<Organization>>, Error> {
@@ -178,6 +189,7 @@ impl Authenticator {
 
     /// Forgets what a change made untrue.
     pub fn apply(&self, change: &Change) {
+        self.tokens.apply(change);
         if let Change::ApiKey(lookup) = change
             && let Ok(lookup) = lookup.parse()
         {
@@ -187,8 +199,53 @@ impl Authenticator {
 
     /// Forgets everything but proofs, which cannot become untrue.
     pub fn forget_all(&self) {
+        self.tokens.forget_all();
         self.keys.invalidate_all();
     }
+}
+
+fn unverified(error: VerifyError<Error>) -> Error {
+    match error {
+        VerifyError::Load(error) => (*error).clone(),
+        VerifyError::Overloaded(overloaded) => Error::Unavailable {
+            reason: "VERIFICATION_OVERLOADED",
+            message: "too many keys are being verified for the first time",
+            retry_after: overloaded.retry_after,
+        },
+        VerifyError::Hashing(error) => Error::internal(error),
+    }
+}
+
+/// What becomes of who may use a key that is like this.
+fn judge(known: KnownKey, wall: DateTime<Utc>) -> Outcome {
+    let facts = known.facts();
+    if facts.revoked {
+        Outcome::Revoked(known)
+    } else if facts.disabled {
+        Outcome::Disabled(known)
+    } else if facts.expire_time.is_some_and(|expire_time| expire_time <= wall) {
+        Outcome::Expired(known)
+    } else if known.organization.as_ref().is_some_and(|organization| organization.suspension.is_some()) {
+        Outcome::OrganizationSuspended(known)
+    } else {
+        Outcome::Valid(known)
+    }
+}
+
+fn presented_as(record: &Verified<KeyFacts>, lookup: LookupId) -> Presented {
+    let facts = &record.facts;
+    let (generation, end) = match (record.secret(), facts.previous_generation) {
+        (SecretUsed::Previous { valid_until }, Some((generation, _))) => (generation, Some(valid_until)),
+        (SecretUsed::Current | SecretUsed::Previous { .. }, _) => (facts.generation, None),
+    };
+    Presented { lookup, generation, end: [end, facts.expire_time].into_iter().flatten().min() }
+}
+
+/// A number for a secret, of its stored hash: tells nothing of it, and is another one after a rotation. 53 bits, which every
+/// reader of JSON keeps.
+fn generation(secret_hash: &str) -> i64 {
+    let digest = Sha256::digest(secret_hash);
+    digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte)).cast_signed() & ((1 << 53) - 1)
 }
 
 fn record(found: FoundKey) -> Result<KeyRecord<KeyFacts>, Error> {
@@ -206,9 +263,12 @@ fn record(found: FoundKey) -> Result<KeyRecord<KeyFacts>, Error> {
             api_key_id: found.api_key_id.into(),
             permissions,
             publishable: kind.is_publishable(),
+            by_token: false,
         },
         (_, None) => return Err(Error::internal(format!("key {} has no organization", found.api_key_id))),
     };
+    let generation_of = |(hash, until): &(String, DateTime<Utc>)| (generation(hash), *until);
+    let previous_generation = found.previous.as_ref().map(generation_of);
     let previous = found.previous.map(|(hash, valid_until)| {
         Ok::<_, Error>(PreviousSecret { hash: hash.parse().map_err(Error::internal)?, valid_until })
     });
@@ -226,6 +286,8 @@ fn record(found: FoundKey) -> Result<KeyRecord<KeyFacts>, Error> {
             expire_time: found.expire_time,
             disabled: found.disabled,
             revoked: found.revoke_time.is_some(),
+            generation: generation(&found.secret_hash),
+            previous_generation,
         },
     })
 }

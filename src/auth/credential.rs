@@ -15,7 +15,7 @@ impl<'a> Search<'a> {
         let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, key) = key.ok_or(Error::Unauthenticated {
             reason: "CREDENTIALS_MALFORMED",
-            message: "the authorization header must be of the form: Bearer <API key>",
+            message: "the authorization header must be of the form: Bearer <API key or token>",
         })?;
         self.bare(key)
     }
@@ -59,6 +59,39 @@ pub const fn missing() -> Error {
 #[must_use]
 pub const fn invalid() -> Error {
     Error::Unauthenticated { reason: "API_KEY_INVALID", message: "the API key is not valid" }
+}
+
+/// A text with a dot, which no key has, that is no token either.
+#[must_use]
+pub const fn token_malformed() -> Error {
+    Error::Unauthenticated { reason: "TOKEN_MALFORMED", message: "this is not a token: check that it was copied whole" }
+}
+
+/// A token that is not ours, or says what we never say.
+#[must_use]
+pub const fn token_invalid() -> Error {
+    Error::Unauthenticated { reason: "TOKEN_INVALID", message: "the token is not valid" }
+}
+
+/// A token past its end.
+#[must_use]
+pub const fn token_expired() -> Error {
+    Error::Unauthenticated { reason: "TOKEN_EXPIRED", message: "the token has expired; get another one" }
+}
+
+/// A token that was revoked, or whose key has another secret by now.
+#[must_use]
+pub const fn token_revoked() -> Error {
+    Error::Unauthenticated { reason: "TOKEN_REVOKED", message: "the token was revoked" }
+}
+
+/// A token where only a key will do.
+#[must_use]
+pub fn api_key_required() -> Error {
+    Error::PermissionDenied {
+        reason: "API_KEY_REQUIRED",
+        message: "who comes with a token gets no further ones, and acts for nobody else: this takes an API key".into(),
+    }
 }
 
 /// A key that is bound to origins, used from another.

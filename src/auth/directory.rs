@@ -1,7 +1,7 @@
 //! What authorization must know of organizations and memberships, kept in memory and true to the change log.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::auth::principal::{Permitted, PermittedPlatform};
 use crate::clock::Clock;
@@ -96,12 +96,25 @@ impl Directory {
 
     /// Where a user stands in an organization; `None` for who is no member.
     pub async fn standing(&self, organization: OrganizationId, user: UserId) -> Result<Option<Arc<Standing>>, Error> {
-        self.memberships
-            .get(&(organization, user), self.clock.instant(), || async {
-                let mut scope = self.database.tenant(&Permitted::system(organization, "directory")).await?;
-                Ok(member::standing(&mut scope, user).await?.map(Arc::new))
-            })
-            .await
+        let now = self.clock.instant();
+        self.memberships.get(&(organization, user), now, || self.load_standing(organization, user)).await
+    }
+
+    /// The same, as it was at `since` or later.
+    pub async fn standing_since(
+        &self,
+        organization: OrganizationId,
+        user: UserId,
+        since: Instant,
+    ) -> Result<Option<Arc<Standing>>, Error> {
+        let now = self.clock.instant();
+        let load = || self.load_standing(organization, user);
+        self.memberships.get_since(&(organization, user), since, now, load).await
+    }
+
+    async fn load_standing(&self, organization: OrganizationId, user: UserId) -> Result<Option<Arc<Standing>>, Error> {
+        let mut scope = self.database.tenant(&Permitted::system(organization, "directory")).await?;
+        Ok(member::standing(&mut scope, user).await?.map(Arc::new))
     }
 
     /// Forgets what a change made untrue.
@@ -120,7 +133,8 @@ impl Directory {
             | Change::PlatformMeters
             | Change::Plans
             | Change::Limits(_)
-            | Change::RateLimits => {}
+            | Change::RateLimits
+            | Change::TokenKeys => {}
         }
     }
 

@@ -102,7 +102,10 @@ impl Gate {
                 });
             }
             Principal::Service { organizations, .. } => organizations.clone(),
-            Principal::ApiKey { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
+            Principal::ApiKey { .. }
+            | Principal::User { .. }
+            | Principal::Operator { .. }
+            | Principal::Workload { .. } => None,
         };
         Ok(PermittedPlatform { context: context(caller), organizations })
     }
@@ -134,7 +137,7 @@ impl Gate {
     /// `ACTING_USER_WITHOUT_ORGANIZATION` when a platform key does: a user has rights in an organization only.
     pub async fn sight<'a>(&self, caller: &'a Caller) -> Result<Sight<'a>, Error> {
         match caller.principal() {
-            Principal::ApiKey { organization_id, .. } => {
+            Principal::ApiKey { organization_id, .. } | Principal::User { organization_id, .. } => {
                 if caller.acting_user.is_some() {
                     self.tenant(caller, "").await?;
                 }
@@ -165,8 +168,8 @@ impl Gate {
     async fn find(&self, caller: &Caller, named: &str) -> Result<Arc<Organization>, Error> {
         let not_found = || Error::not_found("organization", named);
         let id = match caller.principal() {
-            Principal::ApiKey { organization_id, .. } => {
-                // A tenant's key finds its own only, and learns nothing of others: no lookup is made for them.
+            Principal::ApiKey { organization_id, .. } | Principal::User { organization_id, .. } => {
+                // A tenant's key or token finds its own only, and learns nothing of others: no lookup is made for them.
                 let own = self.directory.organization(*organization_id).await?.ok_or_else(not_found)?;
                 let is_own = named.is_empty()
                     || parse_uuid(named).map_or(named == own.profile.slug, |id| id == organization_id.uuid());
@@ -206,14 +209,7 @@ impl Gate {
         let mut acting = None;
         if let Some(user) = caller.acting_user {
             deny_when_closed(organization)?;
-            let standing = self.directory.standing(id, user).await?.filter(|standing| standing.user_is_active);
-            let standing = standing.ok_or_else(|| not_a_member(user))?;
-            if standing.status == MemberStatus::Suspended {
-                return Err(Error::PermissionDenied {
-                    reason: "MEMBER_SUSPENDED",
-                    message: format!("user {user} is suspended in the organization"),
-                });
-            }
+            let standing = active(self.directory.standing(id, user).await?, user)?;
             permissions = permissions.and(standing.held);
             acting = Some((user, standing));
         }
@@ -272,11 +268,19 @@ pub fn deny_when_closed(organization: &Organization) -> Result<(), Error> {
     Ok(())
 }
 
-fn not_a_member(user: UserId) -> Error {
-    Error::PermissionDenied {
+/// A member for whom somebody can act. Errors: `NOT_A_MEMBER`, `MEMBER_SUSPENDED`.
+pub fn active(standing: Option<Arc<Standing>>, user: UserId) -> Result<Arc<Standing>, Error> {
+    let standing = standing.filter(|standing| standing.user_is_active).ok_or_else(|| Error::PermissionDenied {
         reason: "NOT_A_MEMBER",
         message: format!("user {user} is not an active member of the organization"),
+    })?;
+    if standing.status == MemberStatus::Suspended {
+        return Err(Error::PermissionDenied {
+            reason: "MEMBER_SUSPENDED",
+            message: format!("user {user} is suspended in the organization"),
+        });
     }
+    Ok(standing)
 }
 
 fn context(caller: &Caller) -> Context {

@@ -32,6 +32,10 @@ impl LastUsed {
             Principal::ApiKey { organization_id, api_key_id, .. } => {
                 notes.tenants.insert((*organization_id, *api_key_id), at);
             }
+            // By a token of their own, as good as somebody who acts for them.
+            Principal::User { organization_id, user_id, .. } => {
+                notes.members.insert((*organization_id, *user_id), at);
+            }
             Principal::Service { key_id, .. } | Principal::Operator { key_id } => {
                 notes.platform.insert(*key_id, at);
             }

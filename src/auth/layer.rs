@@ -1,4 +1,4 @@
-//! The auth layer: key, or certificate → [`Caller`] in the request's extensions. A tower layer and no tonic interceptor, which is
+//! The auth layer: key, token or certificate → [`Caller`] in the request's extensions. A tower layer and no tonic interceptor, which is
 //! synchronous: a key seen for the first time needs a database read. A warm key needs none.
 
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use http::{HeaderMap, HeaderName};
 use tonic::Status;
 
 use crate::about;
+use crate::auth::authenticator::bearer::Bearer;
 use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
 use crate::auth::credential::{self, Search};
 use crate::auth::gate::require;
 use crate::auth::last_used::LastUsed;
 use crate::auth::permission::{METHODS, Permission};
 use crate::auth::principal::{Caller, Principal};
+use crate::auth::tokens::Tokens;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ids::UserId;
@@ -118,20 +120,28 @@ impl Authenticate {
     ) -> Result<Caller, Error> {
         let principal = match (credential(headers)?, &peer.spiffe_id) {
             // A key is what the caller chose to be known by, and a bad one is refused.
-            (Some(key), _) => self.bearer(headers, peer, key).await?,
+            // Boxed, as its state would be moved with every request that comes with a key.
+            (Some(token), _) if Tokens::is_meant(token) => Box::pin(self.token(headers, peer, token)).await?,
+            (Some(key), _) => self.key(headers, peer, key).await?,
             (None, Some(spiffe_id)) if self.workloads.contains(spiffe_id) => {
                 Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() })
             }
             (None, _) => return Err(self.nobody()),
         };
+        if principal.is_by_token() && (needs_key(permission) || headers.contains_key(ACTING_USER)) {
+            return Err(credential::api_key_required());
+        }
         require(principal.permissions(), permission)?;
-        let acting_user = acting_user(headers, &principal)?;
+        let acting_user = match *principal {
+            Principal::User { user_id, .. } => Some(user_id),
+            _ => acting_user(headers, &principal)?,
+        };
         self.last_used.note(&principal, self.clock.now());
         Ok(Caller { principal, acting_user, method, permission, request_id })
     }
 
     /// Whose key it is.
-    async fn bearer(&self, headers: &HeaderMap, peer: &Peer, key: &str) -> Result<Arc<Principal>, Error> {
+    async fn key(&self, headers: &HeaderMap, peer: &Peer, key: &str) -> Result<Arc<Principal>, Error> {
         let known = match self.authenticator.verify(key).await? {
             Outcome::Valid(known) => known,
             outcome => return Err(credential::refusal(&outcome)),
@@ -139,11 +149,17 @@ impl Authenticate {
         if let Some(organization) = &known.organization {
             about::organization(organization.organization_id.uuid());
         }
-        if !ip_range::allowed(&known.facts().allowed_ip_ranges, peer.address) {
-            return Err(credential::ip_not_allowed());
-        }
-        check_origin(headers, &known)?;
+        check_place(headers, peer, &known)?;
         Ok(Arc::clone(&known.facts().principal))
+    }
+
+    /// Whose token it is. What the key is bound to by now that was exchanged for it, the token is bound to as well.
+    async fn token(&self, headers: &HeaderMap, peer: &Peer, token: &str) -> Result<Arc<Principal>, Error> {
+        let token = self.authenticator.tokens().verify(token).await?;
+        about::organization(token.organization_id.uuid());
+        let Bearer { principal, key, .. } = self.authenticator.bearer(&token).await?;
+        key.iter().try_for_each(|key| check_place(headers, peer, key))?;
+        Ok(principal)
     }
 
     fn nobody(&self) -> Error {
@@ -170,7 +186,16 @@ fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     Ok(search.found())
 }
 
-fn check_origin(headers: &HeaderMap, known: &KnownKey) -> Result<(), Error> {
+/// Whether what is done with this permission is done with an API key only: a token that made others would never end.
+const fn needs_key(permission: Permission) -> bool {
+    matches!(permission, Permission::TokensIssue | Permission::TokensExchange)
+}
+
+/// Whether a key may be used from where it is.
+fn check_place(headers: &HeaderMap, peer: &Peer, known: &KnownKey) -> Result<(), Error> {
+    if !ip_range::allowed(&known.facts().allowed_ip_ranges, peer.address) {
+        return Err(credential::ip_not_allowed());
+    }
     let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
     if origin::allowed(&known.facts().allowed_origins, origin) {
         return Ok(());

@@ -1,5 +1,5 @@
 //! Who calls, and may they. `principal.rs` and `permission.rs` are values without I/O, which the repository takes as
-//! proofs; `keys/` is the API keys' own machinery; `layer.rs` authenticates, `gate.rs` authorizes.
+//! proofs; `keys/` is the API keys' own machinery, `tokens/` that of tokens; `layer.rs` authenticates, `gate.rs` authorizes.
 
 pub mod authenticator;
 pub mod credential;
@@ -11,3 +11,4 @@ pub mod layer;
 pub mod mint;
 pub mod permission;
 pub mod principal;
+pub mod tokens;

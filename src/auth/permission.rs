@@ -124,6 +124,14 @@ permissions! {
     KeysRevoke = "keys.revoke", Admin;
     /// Verify keys.
     KeysVerify = "keys.verify", Admin;
+    /// Issue tokens of users.
+    TokensIssue = "tokens.issue", Owner;
+    /// Exchange keys for tokens.
+    TokensExchange = "tokens.exchange", Admin;
+    /// Revoke the tokens of users.
+    TokensRevoke = "tokens.revoke", Admin;
+    /// Read the public keys that tokens are verified with.
+    TokensReadKeys = "tokens.read_keys", Viewer;
     /// Create meters.
     MetersCreate = "meters.create", Admin;
     /// Read meters.
@@ -252,6 +260,10 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.TeamService/RemoveTeamMember", Permission::TeamsMembers),
     ("/tenancy.v1.TeamService/UpdateTeam", Permission::TeamsUpdate),
     ("/tenancy.v1.TeamService/UpdateTeamMember", Permission::TeamsMembers),
+    ("/tenancy.v1.TokenService/ExchangeApiKey", Permission::TokensExchange),
+    ("/tenancy.v1.TokenService/GetJsonWebKeySet", Permission::TokensReadKeys),
+    ("/tenancy.v1.TokenService/IssueToken", Permission::TokensIssue),
+    ("/tenancy.v1.TokenService/RevokeTokens", Permission::TokensRevoke),
     ("/tenancy.v1.UsageService/GetUsageSummary", Permission::UsageRead),
     ("/tenancy.v1.UsageService/ListUsageEvents", Permission::UsageRead),
     ("/tenancy.v1.UsageService/QueryUsage", Permission::UsageRead),

@@ -21,6 +21,17 @@ pub enum Principal {
         permissions: Permissions,
         /// A publishable key may be seen by anybody, so it acts for nobody.
         publishable: bool,
+        /// Whether it came as a token that it was exchanged for.
+        by_token: bool,
+    },
+    /// A user in one organization, by a token of their own.
+    User {
+        /// The organization.
+        organization_id: OrganizationId,
+        /// The user.
+        user_id: UserId,
+        /// What the token allows, as far as the member still has it.
+        permissions: Permissions,
     },
     /// A service key of the platform.
     Service {
@@ -48,19 +59,27 @@ impl Principal {
     #[must_use]
     pub fn permissions(&self) -> Permissions {
         match self {
-            Self::ApiKey { permissions, .. } | Self::Service { permissions, .. } => *permissions,
+            Self::ApiKey { permissions, .. } | Self::User { permissions, .. } | Self::Service { permissions, .. } => {
+                *permissions
+            }
             Self::Operator { .. } => Permissions::ALL,
             Self::Workload { .. } => Permissions::only(Permission::Sidecar),
         }
+    }
+
+    /// Whether it came with a token.
+    #[must_use]
+    pub const fn is_by_token(&self) -> bool {
+        matches!(self, Self::User { .. } | Self::ApiKey { by_token: true, .. })
     }
 }
 
 /// Who did something, as the audit has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// `api_key`, `service`, `operator`, `workload` or `system`. A workload may do nothing that is audited.
+    /// `api_key`, `user`, `service`, `operator`, `workload` or `system`. A workload may do nothing that is audited.
     pub kind: &'static str,
-    /// The id of the key, the SPIFFE id, or the name of the job.
+    /// The id of the key or the user, the SPIFFE id, or the name of the job.
     pub id: String,
 }
 
@@ -97,12 +116,18 @@ impl Caller {
     /// Whether the credential is the platform's and acts for nobody.
     #[must_use]
     pub fn is_platform(&self) -> bool {
-        self.acting_user.is_none() && !matches!(*self.principal, Principal::ApiKey { .. })
+        let of_platform = match *self.principal {
+            Principal::ApiKey { .. } | Principal::User { .. } => false,
+            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => true,
+        };
+        of_platform && self.acting_user.is_none()
     }
 
     pub(in crate::auth) fn actor(&self) -> Actor {
         match &*self.principal {
             Principal::ApiKey { api_key_id, .. } => Actor { kind: "api_key", id: api_key_id.to_string() },
+            // The user and not the token: who repeats a request may have another one by then.
+            Principal::User { user_id, .. } => Actor { kind: "user", id: user_id.to_string() },
             Principal::Service { key_id, .. } => Actor { kind: "service", id: key_id.to_string() },
             Principal::Operator { key_id } => Actor { kind: "operator", id: key_id.to_string() },
             Principal::Workload { spiffe_id } => Actor { kind: "workload", id: spiffe_id.to_string() },

@@ -11,8 +11,10 @@ use chrono::{DurationRound as _, SecondsFormat, TimeDelta};
 
 use crate::app::Running;
 use crate::auth::principal::PermittedPlatform;
+use crate::auth::tokens::sealing::SealingKeys;
 use crate::cli::{CliError, operator};
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::demo;
 use crate::page::Page;
 use crate::repository::database::Database;
@@ -22,6 +24,8 @@ use crate::repository::scope::Purpose;
 /// The files in the data directory that keep the keys, readable by their owner alone.
 const OPERATOR_KEY: &str = "operator.key";
 const DEMO_KEY: &str = "demo.key";
+/// What seals the keys of tokens, in the same way.
+const TOKEN_KEY: &str = "token.key";
 
 /// Makes the operator's key and loads the demo, each where it is missing.
 pub async fn prepare(database: &Database, clock: &Clock, data_dir: &Path) -> Result<(), CliError> {
@@ -43,6 +47,16 @@ pub async fn prepare(database: &Database, clock: &Clock, data_dir: &Path) -> Res
         }
     }
     Ok(())
+}
+
+/// What seals the private keys that tokens are signed with, made where it is missing. Not in the database that it is for.
+pub fn token_encryption_key(data_dir: &Path) -> Result<Secret, CliError> {
+    let path = data_dir.join(TOKEN_KEY);
+    if !path.exists() {
+        keep(&path, &SealingKeys::generate()?)?;
+    }
+    let Ok(key) = std::fs::read_to_string(&path)?.trim().parse();
+    Ok(key)
 }
 
 async fn is_empty(database: &Database) -> Result<bool, CliError> {

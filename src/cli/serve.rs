@@ -24,13 +24,17 @@ pub fn run(config: &ServeConfig, database: &DatabaseConfig) -> Result<(), CliErr
     let runtime = runtime()?;
     runtime.block_on(async {
         let clock = Clock::system();
+        let mut config = config.clone();
         let mut connected = connect(database, embedded).await?;
         if let Some(embedded) = &connected.embedded {
+            if config.sealing_keys()?.is_none() {
+                config.token_encryption_key = Some(first_start::token_encryption_key(embedded.data_dir())?);
+            }
             let database = Database::new(connected.options.clone(), clock.clone());
             first_start::prepare(&database, &clock, embedded.data_dir()).await?;
             database.close().await;
         }
-        let mut running = app::start(config, connected.options.clone(), clock.clone(), metrics).await?;
+        let mut running = app::start(&config, connected.options.clone(), clock.clone(), metrics).await?;
         tracing::info!(grpc = %running.grpc, admin = %running.admin, tls = config.tls_certificate.is_some(), "serving");
         if config.tls_certificate.is_none() && !running.grpc.ip().is_loopback() {
             tracing::warn!(
@@ -40,6 +44,9 @@ pub fn run(config: &ServeConfig, database: &DatabaseConfig) -> Result<(), CliErr
         }
         if config.tls_client_ca.is_some() && config.sidecar_spiffe_ids.is_empty() {
             tracing::warn!("client certificates let nobody in: TENANCY_SIDECAR_SPIFFE_IDS is empty");
+        }
+        if config.sealing_keys()?.is_none() {
+            tracing::info!("no tokens are issued: TENANCY_TOKEN_ENCRYPTION_KEY is not set");
         }
         if let Some(embedded) = &connected.embedded {
             first_start::welcome(&running, &clock, embedded.data_dir(), &mut std::io::stdout())?;

@@ -154,7 +154,8 @@ impl Catalog {
             | Change::User(_)
             | Change::Plans
             | Change::Limits(_)
-            | Change::RateLimits => {}
+            | Change::RateLimits
+            | Change::TokenKeys => {}
         }
     }
 

@@ -16,7 +16,7 @@ pub struct AuditEvent {
     pub occur_time: DateTime<Utc>,
     /// What sort of actor did it.
     pub actor_type: ActorType,
-    /// The id of the key, or the name of the program.
+    /// The id of the key or the user, the SPIFFE id of the workload, or the name of the program.
     pub actor_id: String,
     /// The user for whom the actor acted.
     pub acting_user_id: Option<UserId>,
@@ -46,4 +46,8 @@ pub enum ActorType {
     Operator,
     /// The command line or a background job.
     System,
+    /// A workload, by its certificate.
+    Workload,
+    /// A user, by a token of their own.
+    User,
 }

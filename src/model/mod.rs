@@ -16,6 +16,7 @@ pub mod rate_limit_domain;
 pub mod role;
 pub mod team;
 pub mod text;
+pub mod token_key;
 pub mod usage;
 pub mod user;
 pub mod workload;

@@ -201,6 +201,8 @@ pub struct Standing {
     pub held: Permissions,
     /// What is denied to them.
     pub denied: Permissions,
+    /// Which tokens of theirs count: those that have this number.
+    pub token_generation: i64,
 }
 
 /// Whether something may be done, or the first reason why not.
@@ -302,6 +304,7 @@ mod tests {
             user_is_active: true,
             held,
             denied: [Permission::AuditRead].into_iter().collect(),
+            token_generation: 0,
         };
         let of = |standing: &Standing| {
             [Permission::UsageRead, Permission::AuditRead, Permission::KeysRead].map(|asked| standing.verdict(asked))

@@ -66,7 +66,12 @@ impl Policies {
         match change {
             Change::Organization(id) | Change::Limits(id) | Change::Meters(id) => self.facts.invalidate(id),
             Change::Plans | Change::PlatformMeters => self.facts.invalidate_all(),
-            Change::ApiKey(_) | Change::Member(..) | Change::Roles(_) | Change::User(_) | Change::RateLimits => {}
+            Change::ApiKey(_)
+            | Change::Member(..)
+            | Change::Roles(_)
+            | Change::User(_)
+            | Change::RateLimits
+            | Change::TokenKeys => {}
         }
     }
 

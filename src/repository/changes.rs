@@ -39,6 +39,8 @@ pub enum Change {
     Limits(OrganizationId),
     /// The rules of the rate limit service.
     RateLimits,
+    /// The keys that tokens are signed with.
+    TokenKeys,
 }
 
 impl fmt::Display for Change {
@@ -54,6 +56,7 @@ impl fmt::Display for Change {
             Self::Plans => write!(f, "plans:"),
             Self::Limits(id) => write!(f, "limits:{id}"),
             Self::RateLimits => write!(f, "rate_limits:"),
+            Self::TokenKeys => write!(f, "token_keys:"),
         }
     }
 }
@@ -78,6 +81,7 @@ impl FromStr for Change {
             "plans" => Self::Plans,
             "limits" => Self::Limits(name.parse()?),
             "rate_limits" => Self::RateLimits,
+            "token_keys" => Self::TokenKeys,
             _ => return Err(unknown()),
         })
     }

@@ -25,7 +25,8 @@ pub async fn standing(scope: &mut TenantScope, user: UserId) -> Result<Option<St
     let organization_id = scope.organization_id();
     let found = sqlx::query!(
         r#"SELECT m.role AS "role: RoleKey", m.status AS "status: MemberStatus", u.status = 'active' AS "user_is_active!",
-               m.extra_permissions, m.denied_permissions, r.permissions AS "own_role?"
+               m.extra_permissions, m.denied_permissions, r.permissions AS "own_role?",
+               m.token_generation + u.token_generation AS "token_generation!"
            FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
            LEFT JOIN tenancy.roles r ON r.organization_id = m.organization_id AND r.key = m.custom_role
            WHERE m.organization_id = $1 AND m.user_id = $2"#,
@@ -41,6 +42,7 @@ pub async fn standing(scope: &mut TenantScope, user: UserId) -> Result<Option<St
             user_is_active: row.user_is_active,
             held: role::held(&row.role, of_role, &row.extra_permissions, &row.denied_permissions),
             denied: role::denied(&row.denied_permissions),
+            token_generation: row.token_generation,
             role: row.role,
         }
     }))
@@ -208,6 +210,20 @@ pub async fn save(
     let saved = Member { revision, update_time: now, ..after };
     record(scope, action, before.user_id, Some(before), Some(&saved), now).await?;
     Ok(saved)
+}
+
+/// Has the tokens of a member of the locked organization that were issued so far count no more, and tells the caches.
+pub async fn revoke_tokens(scope: &mut TenantScope, user_id: UserId, now: DateTime<Utc>) -> Result<(), Error> {
+    let organization_id = scope.organization_id();
+    sqlx::query!(
+        "UPDATE tenancy.members SET token_generation = token_generation + 1
+         WHERE organization_id = $1 AND user_id = $2",
+        organization_id.uuid(),
+        user_id.uuid()
+    )
+    .execute(&mut *scope)
+    .await?;
+    record(scope, "tokens.revoke", user_id, None, None, now).await
 }
 
 /// Removes a member of the locked organization, also from its teams, and tells the caches.

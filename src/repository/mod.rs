@@ -24,6 +24,7 @@ pub mod rate_limit_domain;
 pub mod role;
 pub mod scope;
 pub mod team;
+pub mod token_key;
 pub mod upkeep;
 pub mod usage;
 pub mod user;

@@ -87,6 +87,8 @@ pub enum Purpose {
     PlatformAudit,
     /// Read what all replicas sign with.
     SigningKeys,
+    /// Make, replace and read the keys that tokens are signed with.
+    TokenKeys,
     /// Read and prune the change log.
     Changes,
     /// Make and drop partitions, purge organizations, forget old request ids.
@@ -107,6 +109,7 @@ impl Purpose {
             Self::PlatformKeys => "platform_keys",
             Self::PlatformAudit => "platform_audit",
             Self::SigningKeys => "signing_keys",
+            Self::TokenKeys => "token_keys",
             Self::Changes => "changes",
             Self::Upkeep => "upkeep",
         }

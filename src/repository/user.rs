@@ -202,6 +202,24 @@ pub async fn deactivate(scope: &mut PlatformScope, before: &User, now: DateTime<
     Ok(after)
 }
 
+/// Has the tokens of a user that were issued so far count no more, in any organization, and tells the caches. Error:
+/// `USER_NOT_FOUND`.
+pub async fn revoke_tokens(scope: &mut PlatformScope, user_id: UserId, now: DateTime<Utc>) -> Result<(), Error> {
+    let revoked = sqlx::query!(
+        "UPDATE tenancy.users SET token_generation = token_generation + 1 WHERE user_id = $1",
+        user_id.uuid()
+    )
+    .execute(&mut *scope)
+    .await?;
+    if revoked.rows_affected() == 0 {
+        return Err(Error::not_found(RESOURCE, user_id));
+    }
+    changes::announce(scope, &Change::User(user_id)).await?;
+    let id = user_id.to_string();
+    let happened = Happened { at: now, action: "tokens.revoke", resource_type: RESOURCE, resource_id: &id };
+    audit_event::record_of_platform(scope, happened, None::<&User>, None::<&User>).await
+}
+
 /// One page of all users and one more, newest first.
 pub async fn list(scope: &mut PlatformScope, narrow: &Narrow, page: &Page) -> Result<Vec<User>, Error> {
     let rows = sqlx::query_as!(

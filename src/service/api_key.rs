@@ -29,6 +29,8 @@ use crate::service::{Shared, convert::mask, idempotency, open};
 
 use self::verification::Wanted;
 
+pub use self::verification::presented;
+
 /// Why the reply of a repeated request has no secret: nothing here has it any more.
 const ALREADY_SHOWN: &str = "SECRET_ALREADY_SHOWN";
 

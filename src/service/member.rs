@@ -267,7 +267,12 @@ async fn of_role(scope: &mut TenantScope, key: &RoleKey) -> Result<Permissions, 
 }
 
 /// A member in the locked organization, as the caller last saw them. Error: `OWNER_REQUIRED`.
-async fn locked(scope: &mut TenantScope, permitted: &Permitted, user_id: UserId, etag: &str) -> Result<Member, Error> {
+pub(in crate::service) async fn locked(
+    scope: &mut TenantScope,
+    permitted: &Permitted,
+    user_id: UserId,
+    etag: &str,
+) -> Result<Member, Error> {
     organization::lock(scope).await?;
     let before = member::get(scope, user_id).await?;
     permitted.require_owner(before.role.is_owner())?;
@@ -276,7 +281,11 @@ async fn locked(scope: &mut TenantScope, permitted: &Permitted, user_id: UserId,
 }
 
 /// Fails with `PRIVILEGE_ESCALATION` unless the caller holds all that the member does, or is the one.
-async fn require_taken(scope: &mut TenantScope, permitted: &Permitted, member: &Member) -> Result<(), Error> {
+pub(in crate::service) async fn require_taken(
+    scope: &mut TenantScope,
+    permitted: &Permitted,
+    member: &Member,
+) -> Result<(), Error> {
     if permitted.acting_user() == Some(member.user_id) {
         return Ok(());
     }

@@ -14,6 +14,7 @@ pub mod quota;
 pub mod rate_limit_domain;
 pub mod role;
 pub mod team;
+pub mod token;
 pub mod usage;
 pub mod user;
 
@@ -44,6 +45,7 @@ use crate::proto::v1::quota_service_server::{QuotaService as _, QuotaServiceServ
 use crate::proto::v1::rate_limit_domain_service_server::RateLimitDomainServiceServer;
 use crate::proto::v1::role_service_server::RoleServiceServer;
 use crate::proto::v1::team_service_server::TeamServiceServer;
+use crate::proto::v1::token_service_server::TokenServiceServer;
 use crate::proto::v1::usage_service_server::UsageServiceServer;
 use crate::proto::v1::user_service_server::UserServiceServer;
 use crate::quota::decisions::Decisions;
@@ -60,6 +62,7 @@ use crate::service::quota::Quotas;
 use crate::service::rate_limit_domain::RateLimitDomains;
 use crate::service::role::Roles;
 use crate::service::team::Teams;
+use crate::service::token::TokensOf;
 use crate::service::usage::Usage;
 use crate::service::user::Users;
 use crate::transport::dispatch::Services;
@@ -80,7 +83,7 @@ pub struct Shared {
 pub struct Ingredients {
     /// What every one works with.
     pub shared: Shared,
-    /// Verifies keys.
+    /// Verifies keys and tokens.
     pub authenticator: Arc<Authenticator>,
     /// Notes their use.
     pub last_used: Arc<LastUsed>,
@@ -110,7 +113,11 @@ pub fn services(
             // So that clients can show the details of errors.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let keys = Arc::new(ApiKeys { shared: shared.clone(), authenticator, last_used });
+    let keys = Arc::new(ApiKeys {
+        shared: shared.clone(),
+        authenticator: Arc::clone(&authenticator),
+        last_used: Arc::clone(&last_used),
+    });
     let quotas = Arc::new(Quotas::new(shared.clone(), decisions, Arc::clone(&catalog), recorder.clone()));
     let mut services = Services::default();
     services
@@ -129,6 +136,7 @@ pub fn services(
         .add_service(RateLimitDomainServiceServer::new(RateLimitDomains { shared: shared.clone() }))
         .add_service(RoleServiceServer::new(Roles { shared: shared.clone() }))
         .add_service(TeamServiceServer::new(Teams { shared: shared.clone() }))
+        .add_service(TokenServiceServer::new(TokensOf { shared: shared.clone(), authenticator, last_used }))
         .add_service(UsageServiceServer::new(Usage {
             shared: shared.clone(),
             catalog,

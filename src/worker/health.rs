@@ -24,6 +24,7 @@ pub const SERVICES: &[&str] = &[
     "tenancy.v1.RateLimitDomainService",
     "tenancy.v1.RoleService",
     "tenancy.v1.TeamService",
+    "tenancy.v1.TokenService",
     "tenancy.v1.UsageService",
     "tenancy.v1.UserService",
 ];

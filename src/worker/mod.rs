@@ -3,4 +3,5 @@
 pub mod changes;
 pub mod health;
 pub mod last_used;
+pub mod token_keys;
 pub mod upkeep;

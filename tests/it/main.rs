@@ -32,6 +32,7 @@ mod secrets;
 mod sidecar;
 mod team;
 mod tidy;
+mod token;
 mod transport;
 mod usage;
 mod user;

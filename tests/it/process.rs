@@ -5,6 +5,7 @@ mod kills;
 mod logs;
 mod quotas;
 mod refusals;
+mod tokens;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

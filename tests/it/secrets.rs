@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use tenancy::auth::tokens::sealing::SealingKeys;
 use tenancy::proto::v1;
 use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -12,8 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::harness::keys::{create, knock, operate, publishable_key, revoke, rotate, secret_key, update, verify};
-use crate::harness::{World, refused};
+use crate::harness::{TOKEN_ENCRYPTION_KEY, World, refused};
 use crate::sidecar::support::{sidecar, waiting, with_key};
+use crate::token;
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -64,8 +66,8 @@ async fn dump(superuser: &PgPool) -> Vec<(String, String)> {
 }
 
 /// Every form in which `bytea` columns could show a text: as hex.
-fn hex(text: &str) -> String {
-    text.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+fn hex(text: impl AsRef<[u8]>) -> String {
+    text.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,6 +113,22 @@ async fn no_secret_is_stored_or_logged() {
         let _ = waiting().header("authorization", &bearer).ask(&envoy).await;
         let _ = with_key(key).route("metre", "calls").denied(&envoy).await;
     }
+    // Tokens: of a user, and of a key that is exchanged; good ones and spoilt ones, at the door and through an Envoy.
+    let user = tenant.member(&world, "ida", "admin").await;
+    let tokens = [
+        token::issue(&tenant.client, &user).await.unwrap(),
+        token::exchange(&tenant.client, &tenant.key).await.unwrap(),
+    ];
+    for token in &tokens {
+        let bearer = format!("Bearer {token}");
+        knock(&world.anonymous().token(token)).await.unwrap();
+        let _ = refused(token::issue(&world.anonymous().token(token), &user).await);
+        let _ = refused(knock(&world.client(&format!("{token}x"))).await);
+        let _ = waiting().header("authorization", &bearer).ask(&envoy).await;
+        let _ = waiting().header("authorization", &bearer).route("metre", "calls").denied(&envoy).await;
+    }
+    let _ = refused(token::exchange(&tenant.client, &format!("{}x", tenant.key)).await);
+    token::revoke(&tenant.client, "", &user).await.unwrap();
     revoke(&tenant.client, &key.api_key_id).await.unwrap();
     tenancy::worker::last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
     assert!(keys.iter().all(|key| key.len() > 49), "all have secrets");
@@ -127,8 +145,20 @@ async fn no_secret_is_stored_or_logged() {
     }
     places.push(("the log".into(), String::from_utf8(std::mem::take(&mut *log())).unwrap()));
     assert!(places.last().unwrap().1.contains("tenancy"), "something was logged");
-    for key in &keys {
-        let secret = &key[key.len() - 33..key.len() - 6];
+    let sealing = SealingKeys::parse(TOKEN_ENCRYPTION_KEY).unwrap();
+    let rows = "SELECT token_key_id, sealed_private_key FROM tenancy.token_keys";
+    let rows: Vec<(uuid::Uuid, Vec<u8>)> = sqlx::query_as(rows).fetch_all(&world.database.superuser).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    for (id, sealed) in rows {
+        let seed = sealing.open(id.into(), &sealed).unwrap().seed;
+        let clear = hex(seed.as_slice());
+        for (place, text) in &places {
+            assert!(!text.contains(&clear) && !text.contains(TOKEN_ENCRYPTION_KEY), "a private key in {place}");
+        }
+    }
+    let of_keys = keys.iter().map(|key| &key[key.len() - 33..key.len() - 6]);
+    // Of a token its signature: what it says is no secret without.
+    for secret in of_keys.chain(tokens.iter().map(|token| &token[token.len() - 40..])) {
         for (place, text) in &places {
             for needle in [secret.to_owned(), hex(secret)] {
                 let at = text.find(&needle);

@@ -54,7 +54,7 @@ use self::{
 };
 
 pub use self::config::{KeyCacheConfig, KeyCacheSize, VerifyError};
-pub use self::record::{KeyRecord, PreviousSecret, SecretUsed, Verdict, Verified};
+pub use self::record::{KeyRecord, Known, PreviousSecret, SecretUsed, Verdict, Verified};
 
 /// How often one call starts over because the record was invalidated under its hands.
 const ATTEMPTS: usize = 3;
@@ -156,8 +156,38 @@ impl<T, E> KeyCache<T, E> {
                 return Ok(verdict(Arc::clone(cached), answer));
             }
         }
-        let retry_after = Duration::from_millis(10);
-        Err(VerifyError::Overloaded(Overloaded { bottleneck: Bottleneck::Churn, retry_after }))
+        Err(VerifyError::Overloaded(churn()))
+    }
+
+    /// The record of a lookup id as it is now, for who has another proof than the secret that the bearer may use it; None if
+    /// there is none. `load` and errors as for [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// [`VerifyError`]; nothing is then known about the key.
+    pub async fn record<F, Fut>(
+        &self,
+        lookup: &LookupId,
+        now: Instant,
+        load: F,
+    ) -> Result<Option<Known<T>>, VerifyError<E>>
+    where
+        F: Fn(LookupId) -> Fut,
+        Fut: Future<Output = Result<Option<KeyRecord<T>>, E>>,
+    {
+        for _ in 0..ATTEMPTS {
+            let entry = match self.records.get(lookup, now) {
+                Some(entry) => entry,
+                None => self.load(*lookup, now, &load).await?,
+            };
+            // As there: a joined flight may have begun before an invalidation that this call must see.
+            if self.records.is_usable(&entry, now) {
+                return Ok(match entry {
+                    Entry::Present(cached) => Some(Known(cached)),
+                    Entry::Absent(_) => None,
+                });
+            }
+        }
+        Err(VerifyError::Overloaded(churn()))
     }
 
     /// Forgets one key's record, or its absence: it was created, changed, rotated or revoked. Call
@@ -268,6 +298,11 @@ impl<T, E> KeyCache<T, E> {
         };
         self.checks.run(digest, work).await
     }
+}
+
+/// The record was invalidated under the caller's hands again and again.
+const fn churn() -> Overloaded {
+    Overloaded { bottleneck: Bottleneck::Churn, retry_after: Duration::from_millis(10) }
 }
 
 fn verdict<T>(cached: Arc<Cached<T>>, answer: Answer) -> Verdict<T> {

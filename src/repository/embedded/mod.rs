@@ -14,7 +14,7 @@
 //! | `postgres.log` | service | what the server says; set aside at a start once it is long |
 //! | `init-…/` | Postgres | a cluster in the making; swept at the next start if left behind |
 //!
-//! The service keeps its own files (`operator.key`) beside them. The parts: `home` the directory
+//! The service keeps its own files (`operator.key`, `token.key`) beside them. The parts: `home` the directory
 //! and its lock, `account` who runs Postgres, `binaries` and `download` which Postgres,
 //! `cluster` initdb, `memory` how much of it the server may take, `leftover` what an earlier life left running, `keeper` the thread the
 //! child hangs on, `server` start and stop.

@@ -12,6 +12,8 @@ pub fn to_proto(event: AuditEvent) -> v1::AuditEvent {
         ActorType::Service => v1::AuditActorType::Service,
         ActorType::Operator => v1::AuditActorType::Operator,
         ActorType::System => v1::AuditActorType::System,
+        ActorType::Workload => v1::AuditActorType::Workload,
+        ActorType::User => v1::AuditActorType::User,
     };
     v1::AuditEvent {
         audit_event_id: event.audit_event_id.to_string(),

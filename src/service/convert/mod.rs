@@ -12,6 +12,7 @@ pub mod quota;
 pub mod rate_limit_domain;
 pub mod role;
 pub mod team;
+pub mod token;
 pub mod usage;
 pub mod user;
 

@@ -40,7 +40,10 @@ impl<'a> Guest<'a> {
     pub fn new(caller: &Caller, permitted: &'a Permitted) -> Self {
         let api_key = match caller.principal() {
             Principal::ApiKey { api_key_id, .. } => Some(api_key_id.uuid()),
-            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
+            Principal::User { .. }
+            | Principal::Service { .. }
+            | Principal::Operator { .. }
+            | Principal::Workload { .. } => None,
         };
         let own = Subjects { team: None, user: permitted.acting_user().map(UserId::uuid), api_key };
         Self { permitted, own }

@@ -17,10 +17,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use http::HeaderName;
 use tonic::{Request, Response, Status};
 
-use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
+use crate::auth::authenticator::{Authenticator, KeyFacts, KnownKey, Outcome};
 use crate::auth::credential;
 use crate::auth::gate::{Sight, require};
 use crate::auth::last_used::LastUsed;
+use crate::auth::tokens::Tokens;
 use crate::error::Error;
 use crate::ids::{self, ApiKeyId, UserId};
 use crate::model::usage::whole_milliseconds;
@@ -47,7 +48,7 @@ use self::tenant::Tenant;
 pub struct Authz {
     /// What it works with.
     pub shared: Shared,
-    /// Verifies the tenants' keys.
+    /// Verifies the tenants' keys and tokens.
     pub authenticator: Arc<Authenticator>,
     /// Notes their use.
     pub last_used: Arc<LastUsed>,
@@ -98,7 +99,7 @@ impl Authz {
             return Err(Denial::forbidden("FEATURE_NOT_INCLUDED", message));
         }
         let now = self.shared.clock.now();
-        self.last_used.note(&tenant.facts().principal, now);
+        self.last_used.note(&tenant.principal, now);
         let (signed, standing) = self.admit(&tenant, &route, now).await?;
         let Admitted { reservation, signed } = signed;
         let admission = Admission {
@@ -115,14 +116,18 @@ impl Authz {
         Ok(reply::allowed(&tenant, admission.fields(signed), standing, &self.credentials))
     }
 
-    /// Whose credential it is. A tenant's token, once there are such, is told from a key here.
+    /// Whose credential it is.
     async fn tenant(&self, credential: &str, sight: Sight<'_>) -> Result<Tenant, Denial> {
+        if Tokens::is_meant(credential) {
+            // Boxed, as its state would be moved with every request that comes with a key.
+            return Box::pin(self.bearer(credential, sight)).await;
+        }
         let outcome = self.authenticator.verify(credential).await?;
         let is_seen = |key: &KnownKey| {
             key.organization.as_ref().is_some_and(|organization| sight.sees(organization.organization_id))
         };
         match outcome {
-            Outcome::Valid(key) if is_seen(&key) => Tenant::of(key).ok_or_else(|| credential::invalid().into()),
+            Outcome::Valid(key) if is_seen(&key) => Tenant::of_key(key).ok_or_else(|| credential::invalid().into()),
             // A key of the platform, or of an organization that is not the Envoy's to serve, is like none at all.
             Outcome::Valid(key)
             | Outcome::Revoked(key)
@@ -135,6 +140,16 @@ impl Authz {
             }
             outcome => Err(credential::refusal(&outcome).into()),
         }
+    }
+
+    /// Whose token it is.
+    async fn bearer(&self, token: &str, sight: Sight<'_>) -> Result<Tenant, Denial> {
+        let token = self.authenticator.tokens().verify(token).await?;
+        if !sight.sees(token.organization_id) {
+            // Like none at all, as of keys.
+            return Err(credential::token_invalid().into());
+        }
+        Ok(Tenant::of_token(self.authenticator.bearer(&token).await?))
     }
 
     /// Takes what the request costs, and gives it its identity.
@@ -213,9 +228,17 @@ struct Admitted {
     signed: String,
 }
 
-/// Whether the key may be used so, here and for this.
+/// Whether the credential may be used so, here and for this.
 fn permit(tenant: &Tenant, waiting: &Waiting<'_>, route: &Route<'_>) -> Result<(), Denial> {
-    let facts = tenant.facts();
+    tenant.facts().map_or(Ok(()), |facts| permit_key(facts, waiting, route))?;
+    if let Some(permission) = route.permission {
+        require(tenant.permissions(), permission)?;
+    }
+    Ok(())
+}
+
+/// What a key is bound to, also where it was exchanged for a token.
+fn permit_key(facts: &KeyFacts, waiting: &Waiting<'_>, route: &Route<'_>) -> Result<(), Denial> {
     if !ip_range::allowed(&facts.allowed_ip_ranges, waiting.address(route.trusted_hops)) {
         return Err(credential::ip_not_allowed().into());
     }
@@ -225,9 +248,6 @@ fn permit(tenant: &Tenant, waiting: &Waiting<'_>, route: &Route<'_>) -> Result<(
     if facts.kind.is_publishable() && !route.is_publishable(waiting.method()) {
         let message = "a publishable key cannot be used with this method here";
         return Err(Denial::forbidden("METHOD_NOT_ALLOWED_FOR_KEY", message));
-    }
-    if let Some(permission) = route.permission {
-        require(tenant.permissions(), permission)?;
     }
     Ok(())
 }

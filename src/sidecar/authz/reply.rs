@@ -110,16 +110,16 @@ pub fn allowed(
     credentials: &[HeaderName],
 ) -> CheckResponse {
     let profile = &tenant.organization.profile;
-    let scopes = tenant.scopes();
-    for (name, text) in [("tenant_slug", &profile.slug), ("plan", &profile.plan), ("permissions", &scopes)] {
+    let scopes = &tenant.scopes;
+    for (name, text) in [("tenant_slug", &profile.slug), ("plan", &profile.plan), ("permissions", scopes)] {
         metadata.insert(name.to_owned(), string(text.clone()));
     }
     let values = [
         Some(tenant.organization_id().to_string()),
         Some(profile.slug.clone()),
         Some(profile.plan.clone()),
-        Some(scopes),
-        tenant.role.map(|role| role.to_string()),
+        Some(scopes.clone()),
+        tenant.role.as_ref().map(ToString::to_string),
         tenant.api_key.map(|id| id.to_string()),
         tenant.user.map(|id| id.to_string()),
     ];

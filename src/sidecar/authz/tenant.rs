@@ -1,13 +1,14 @@
-//! Whom a request belongs to. The one place that knows what sorts of credentials tenants have: keys so far.
+//! Whom a request belongs to. The one place that knows what sorts of credentials tenants have: keys and tokens.
 
 use std::sync::Arc;
 
+use crate::auth::authenticator::bearer::Bearer;
 use crate::auth::authenticator::{KeyFacts, KnownKey};
-use crate::auth::permission::Permissions;
+use crate::auth::permission::{Permission, Permissions};
 use crate::auth::principal::Principal;
 use crate::ids::{ApiKeyId, OrganizationId, UserId};
-use crate::model::member::Role;
 use crate::model::organization::Organization;
+use crate::model::role::RoleKey;
 use crate::quota::decision::Subjects;
 
 /// A tenant's credential that was found good.
@@ -15,26 +16,49 @@ use crate::quota::decision::Subjects;
 pub struct Tenant {
     /// The organization.
     pub organization: Arc<Organization>,
-    /// The key.
+    /// The key, also where it was exchanged for a token.
     pub api_key: Option<ApiKeyId>,
     /// The user; a key stands for none.
     pub user: Option<UserId>,
     /// The user's role.
-    pub role: Option<Role>,
-    known: KnownKey,
+    pub role: Option<RoleKey>,
+    /// Whom it stands for.
+    pub principal: Arc<Principal>,
+    /// What the application is told that it allows.
+    pub scopes: String,
+    key: Option<KnownKey>,
 }
 
 impl Tenant {
     /// Of a key; `None` for a key of the platform, which is no tenant's.
     #[must_use]
-    pub fn of(known: KnownKey) -> Option<Self> {
+    pub fn of_key(known: KnownKey) -> Option<Self> {
         let organization = Arc::clone(known.organization.as_ref()?);
-        match *known.facts().principal {
-            Principal::ApiKey { api_key_id, .. } => {
-                Some(Self { organization, api_key: Some(api_key_id), user: None, role: None, known })
-            }
-            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => None,
-        }
+        let facts = known.facts();
+        let Principal::ApiKey { api_key_id, .. } = *facts.principal else { return None };
+        Some(Self {
+            organization,
+            api_key: Some(api_key_id),
+            user: None,
+            role: None,
+            principal: Arc::clone(&facts.principal),
+            // As it was written.
+            scopes: facts.scopes.join(" "),
+            key: Some(known),
+        })
+    }
+
+    /// Of a token.
+    #[must_use]
+    pub fn of_token(bearer: Bearer) -> Self {
+        let Bearer { principal, organization, role, key } = bearer;
+        let (api_key, user) = match *principal {
+            Principal::ApiKey { api_key_id, .. } => (Some(api_key_id), None),
+            Principal::User { user_id, .. } => (None, Some(user_id)),
+            Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => (None, None),
+        };
+        let scopes: Vec<&str> = principal.permissions().iter().map(Permission::as_str).collect();
+        Self { organization, api_key, user, role, scopes: scopes.join(" "), principal, key }
     }
 
     /// The id of the organization.
@@ -43,22 +67,16 @@ impl Tenant {
         self.organization.organization_id
     }
 
-    /// What the credential is bound to.
+    /// What the key is bound to; a user is bound to nothing.
     #[must_use]
-    pub fn facts(&self) -> &KeyFacts {
-        self.known.facts()
+    pub fn facts(&self) -> Option<&KeyFacts> {
+        self.key.as_ref().map(KnownKey::facts)
     }
 
     /// What it allows.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
-        self.facts().principal.permissions()
-    }
-
-    /// The same as the application is told: as it was written.
-    #[must_use]
-    pub fn scopes(&self) -> String {
-        self.facts().scopes.join(" ")
+        self.principal.permissions()
     }
 
     /// Whose limits apply, beside the organization's.

@@ -13,3 +13,4 @@ mod quotas;
 mod restarts;
 mod secured;
 mod spoofed;
+mod tokens;

@@ -18,6 +18,7 @@ use tenancy::proto::v1::quota_service_client::QuotaServiceClient;
 use tenancy::proto::v1::rate_limit_domain_service_client::RateLimitDomainServiceClient;
 use tenancy::proto::v1::role_service_client::RoleServiceClient;
 use tenancy::proto::v1::team_service_client::TeamServiceClient;
+use tenancy::proto::v1::token_service_client::TokenServiceClient;
 use tenancy::proto::v1::usage_service_client::UsageServiceClient;
 use tenancy::proto::v1::user_service_client::UserServiceClient;
 use tenancy::transport::stream::is_stream;
@@ -77,6 +78,7 @@ services! {
     rate_limit_quotas: RateLimitQuotaServiceClient,
     roles: RoleServiceClient,
     teams: TeamServiceClient,
+    tokens: TokenServiceClient,
     usage: UsageServiceClient,
     users: UserServiceClient,
 }
@@ -96,6 +98,11 @@ impl Client {
     /// The same with a key.
     pub fn key(self, key: &str) -> Self {
         self.header("x-api-key", key)
+    }
+
+    /// The same with a token.
+    pub fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
     }
 
     /// The same for a user.

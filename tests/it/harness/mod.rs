@@ -18,4 +18,4 @@ pub use lock::{Lock, waiting};
 pub use postgres::{Cloned, clone_template};
 pub use tenant::Tenant;
 pub use wire::{Wire, admin};
-pub use world::{World, eventually, options};
+pub use world::{TOKEN_ENCRYPTION_KEY, World, eventually, options};

@@ -123,8 +123,13 @@ pub fn options(database: &Cloned) -> DatabaseOptions {
 
 fn config(flags: &[&str]) -> ServeConfig {
     let defaults = ["tenancy", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--threads", "1"];
-    Cli::parse_from(defaults.iter().chain(flags)).serve
+    let mut config = Cli::parse_from(defaults.iter().chain(flags)).serve;
+    config.token_encryption_key.get_or_insert_with(|| TOKEN_ENCRYPTION_KEY.parse().unwrap());
+    config
 }
+
+/// What the keys of tokens are sealed with, where a test says nothing else: `--token-encryption-key=` for nothing.
+pub const TOKEN_ENCRYPTION_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The recorder is the process's, so all services of a run share it.
 fn metrics() -> PrometheusHandle {

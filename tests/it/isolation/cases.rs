@@ -6,6 +6,7 @@ mod quota;
 mod roles;
 mod sidecar;
 mod teams;
+mod tokens;
 
 use prost::Message;
 use prost_types::{FieldMask, Timestamp};
@@ -319,5 +320,6 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         .chain(sidecar::cases())
         .chain(sidecar::cases())
         .chain(teams::cases(victim))
+        .chain(tokens::cases(victim))
         .collect()
 }

@@ -64,6 +64,11 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
         &[("tenancy_platform", "SELECT")],
     ),
     (
+        "tenancy.token_keys",
+        "what all replicas sign tokens with, sealed; the platform's role alone",
+        &[("tenancy_platform", "DELETE,INSERT,SELECT,UPDATE")],
+    ),
+    (
         "tenancy.users",
         "shared by all organizations; its policies show a tenant its members, and let it change the acting user only",
         &[("tenancy_app", "SELECT,UPDATE"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],

@@ -14,7 +14,7 @@ mod organizations;
 mod partitions;
 mod record;
 mod recount;
-mod stream;
+pub mod stream;
 mod summary;
 pub mod support;
 mod too_large;

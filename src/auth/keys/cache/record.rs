@@ -120,6 +120,25 @@ impl<T> Verified<T> {
     pub const fn secret(&self) -> SecretUsed {
         self.secret
     }
+
+    /// The record alone.
+    #[must_use]
+    pub fn known(&self) -> Known<T> {
+        Known(Arc::clone(&self.cached))
+    }
+}
+
+/// A record, and no certainty that anybody presented its secret: nothing that lets a request in by itself. Dereferences to
+/// what the caller wanted to know of the row.
+#[derive(Debug)]
+pub struct Known<T>(pub(super) Arc<Cached<T>>);
+
+impl<T> Deref for Known<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.record.facts
+    }
 }
 
 impl<T> Deref for Verified<T> {

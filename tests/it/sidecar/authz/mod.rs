@@ -4,3 +4,4 @@ mod credentials;
 mod passes;
 mod quotas;
 mod routes;
+mod tokens;
