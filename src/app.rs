@@ -31,6 +31,7 @@ use crate::quota::decisions::Decisions;
 use crate::quota::engine::Engine;
 use crate::quota::policies::Policies;
 use crate::quota::rules::Rules;
+use crate::repository::allowance::Allowance;
 use crate::repository::database::{Database, DatabaseOptions};
 use crate::repository::migrate::{self, Unfit};
 use crate::service::{self, Ingredients, Shared};
@@ -165,6 +166,8 @@ pub async fn start(
         decisions: decisions.clone(),
         usage_retention: upkeep_options.retention,
         purge_after: calendar(config.purge_after),
+        organizations: Allowance::organizations(config.organizations_per_hour),
+        invitations: Allowance::invitations(config.invitations_per_hour),
     };
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let mut services =

@@ -173,6 +173,16 @@ pub struct ServeConfig {
     #[arg(long, env = "TENANCY_ACCESS_LOG_PATIENCE", default_value = "30s", value_parser = duration)]
     pub access_log_patience: Duration,
 
+    /// How many organizations one user may found in any hour, as their owner; 0: as many as they like
+    #[arg(long, env = "TENANCY_ORGANIZATIONS_PER_HOUR", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub organizations_per_hour: u32,
+
+    /// How many invitations one user, or one key of a tenant, may send in any hour; 0: as many as they like
+    #[arg(long, env = "TENANCY_INVITATIONS_PER_HOUR", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub invitations_per_hour: u32,
+
     /// How long a deleted organization can be brought back
     #[arg(long, env = "TENANCY_PURGE_AFTER", default_value = "30d", value_parser = duration)]
     pub purge_after: Duration,

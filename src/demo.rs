@@ -1,9 +1,10 @@
-//! The demo: three organizations, four people, four teams and a month of usage, for somebody who looks at Tenancy for the
-//! first time.
+//! The demo: three organizations, four people, four teams, an open invitation and a month of usage, for somebody who looks
+//! at Tenancy for the first time.
 //!
 //! Loading it again changes nothing: organizations are found by slug, people by address, meters by key, usage by the
 //! identity of its events, and plans that have limits or features are left alone. Keys are made for an organization that has none; their secrets are told this once.
 
+mod invitations;
 mod plans;
 mod teams;
 
@@ -171,6 +172,7 @@ pub async fn load(database: &Database, clock: &Clock) -> Result<Vec<DemoKey>, Er
         // Its members are those that the teams have.
         if demo.slug == ORGANIZATIONS[0].slug {
             teams::load(database, clock, &permitted, &people).await?;
+            invitations::load(database, clock, &permitted).await?;
         }
         keys.extend(key(database, clock, &pool, &permitted, demo.slug).await?);
         usage(database, clock, accepted, &permitted, demo, organization.create_time).await?;

@@ -95,6 +95,11 @@ id!(
     "team_id"
 );
 id!(
+    /// An invitation.
+    InvitationId,
+    "invitation_id"
+);
+id!(
     /// A limit, of a plan or of an organization.
     LimitId,
     "limit_id"

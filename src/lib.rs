@@ -20,8 +20,8 @@
 //! | [`app`], [`config`], [`telemetry`] | composition, options, logs and metrics | anything |
 //! | [`cli`], [`demo`] | the commands, and the data they show | anything |
 //!
-//! `auth` holds both values without I/O (`permission`, `principal`, `keys`) and what does I/O with them (`directory`,
-//! `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
+//! `auth` holds both values without I/O (`permission`, `principal`, `keys`, `invitation`) and what does I/O with them
+//! (`directory`, `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
 //! is opened with a [`auth::principal::Permitted`], and only the gate makes one for a caller. A tidy test holds the
 //! imports to this table.
 //!

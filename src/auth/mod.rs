@@ -5,6 +5,7 @@ pub mod authenticator;
 pub mod credential;
 pub mod directory;
 pub mod gate;
+pub mod invitation;
 pub mod keys;
 pub mod last_used;
 pub mod layer;

@@ -96,6 +96,12 @@ permissions! {
     MembersSuspend = "members.suspend", Admin;
     /// Remove members.
     MembersRemove = "members.remove", Admin;
+    /// Invite people, and take invitations back.
+    MembersInvite = "members.invite", Admin;
+    /// Read invitations.
+    InvitationsRead = "invitations.read", Admin;
+    /// Accept and decline invitations for the people whom the platform authenticated.
+    InvitationsAccept = "invitations.accept", Platform;
     /// Read roles.
     RolesRead = "roles.read", Viewer;
     /// Create, change and delete roles.
@@ -192,6 +198,15 @@ pub const METHODS: &[(&str, Permission)] = &[
     ("/tenancy.v1.ApiKeyService/UpdateApiKey", Permission::KeysUpdate),
     ("/tenancy.v1.ApiKeyService/VerifyApiKey", Permission::KeysVerify),
     ("/tenancy.v1.AuditService/ListAuditEvents", Permission::AuditRead),
+    ("/tenancy.v1.InvitationService/AcceptInvitation", Permission::InvitationsAccept),
+    ("/tenancy.v1.InvitationService/BatchCreateInvitations", Permission::MembersInvite),
+    ("/tenancy.v1.InvitationService/CreateInvitation", Permission::MembersInvite),
+    ("/tenancy.v1.InvitationService/DeclineInvitation", Permission::InvitationsAccept),
+    ("/tenancy.v1.InvitationService/GetInvitation", Permission::InvitationsRead),
+    ("/tenancy.v1.InvitationService/GetInvitationByToken", Permission::InvitationsAccept),
+    ("/tenancy.v1.InvitationService/ListInvitations", Permission::InvitationsRead),
+    ("/tenancy.v1.InvitationService/ResendInvitation", Permission::MembersInvite),
+    ("/tenancy.v1.InvitationService/RevokeInvitation", Permission::MembersInvite),
     ("/tenancy.v1.LimitService/CreateLimit", Permission::LimitsCreate),
     ("/tenancy.v1.LimitService/DeleteLimit", Permission::LimitsDelete),
     ("/tenancy.v1.LimitService/GetLimit", Permission::LimitsRead),

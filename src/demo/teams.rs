@@ -70,7 +70,8 @@ pub(super) async fn load(
     scope.commit().await
 }
 
-async fn all(scope: &mut TenantScope) -> Result<Vec<Team>, Error> {
+/// All teams, depth first.
+pub(super) async fn all(scope: &mut TenantScope) -> Result<Vec<Team>, Error> {
     let mut all = Vec::new();
     let mut token = String::new();
     loop {

@@ -4,6 +4,7 @@
 pub mod api_key;
 pub mod audit_event;
 pub mod etag;
+pub mod invitation;
 pub mod ip_range;
 pub mod limit;
 pub mod member;

@@ -63,8 +63,10 @@ pub struct Profile {
     pub primary_color: String,
     /// Free labels.
     pub labels: Labels,
-    /// `None`: no limit.
+    /// `None`: what the plan says.
     pub member_limit: Option<i32>,
+    /// `None`: what the plan says.
+    pub team_limit: Option<i32>,
     /// A JSON object.
     pub settings: Value,
 }
@@ -86,6 +88,7 @@ impl Default for Profile {
             primary_color: String::new(),
             labels: Labels::new(),
             member_limit: None,
+            team_limit: None,
             settings: Value::Object(serde_json::Map::new()),
         }
     }
@@ -170,6 +173,16 @@ pub fn member_limit(field: &str, limit: Option<i32>) -> Result<Option<i32>, Viol
     }
 }
 
+/// Absent, or 0 to 10,000.
+pub fn team_limit(field: &str, limit: Option<i32>) -> Result<Option<i32>, Violation> {
+    match limit {
+        Some(limit) if !(0..=10_000).contains(&limit) => {
+            Err(Violation::new(field, "must be 0 to 10000, or absent for no limit"))
+        }
+        limit => Ok(limit),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +208,6 @@ mod tests {
         assert!(currency("f", "eur").is_err() && currency("f", "XYZ").is_err());
         assert!(primary_color("f", "#1a73E8").is_ok() && primary_color("f", "1a73e8").is_err());
         assert!(member_limit("f", Some(0)).is_err() && member_limit("f", None).is_ok());
+        assert!(team_limit("f", Some(0)).is_ok() && team_limit("f", Some(10_001)).is_err());
     }
 }

@@ -30,7 +30,10 @@ pub struct Plan {
     pub limits: Vec<PlanLimit>,
     /// What it entitles to, by name.
     pub features: Features,
-    /// Counts the changes of limits and features.
+    /// How large organizations on it may become.
+    #[serde(flatten)]
+    pub sizes: Sizes,
+    /// Counts the changes of limits, features and sizes.
     pub version: i64,
     /// When it was archived: since then no organization is put on it.
     pub archive_time: Option<DateTime<Utc>>,
@@ -40,6 +43,15 @@ pub struct Plan {
     pub create_time: DateTime<Utc>,
     /// When it was last changed.
     pub update_time: DateTime<Utc>,
+}
+
+/// How large an organization may become; `None`: as large as it likes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Sizes {
+    /// The most members.
+    pub member_limit: Option<i32>,
+    /// The most teams.
+    pub team_limit: Option<i32>,
 }
 
 /// A plan that is still to be created.
@@ -53,6 +65,8 @@ pub struct NewPlan {
     pub rules: Vec<Rule>,
     /// What it entitles to.
     pub features: Features,
+    /// How large organizations on it may become.
+    pub sizes: Sizes,
 }
 
 impl NewPlan {
@@ -64,6 +78,7 @@ impl NewPlan {
             profile: self.profile,
             limits: limits_of(&[], self.rules, now),
             features: self.features,
+            sizes: self.sizes,
             version: 1,
             archive_time: None,
             revision: 1,

@@ -120,6 +120,17 @@ pub async fn record_of_platform<K: Accountable>(
 /// How many records are written in one statement.
 const AT_ONCE: usize = 1_000;
 
+/// What became of one of many resources.
+#[derive(Debug)]
+pub struct Changed {
+    /// Its id.
+    pub resource_id: String,
+    /// What it was.
+    pub before: Option<Value>,
+    /// What it is.
+    pub after: Option<Value>,
+}
+
 /// Writes the records of all that one change removed, each with the id of its resource and what it was.
 pub async fn record_removals(
     scope: &mut TenantScope,
@@ -128,17 +139,36 @@ pub async fn record_removals(
     removed: &[(String, impl Serialize)],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    for removed in removed.chunks(AT_ONCE) {
+        let changes = removed.iter().map(|(resource_id, before)| {
+            Ok(Changed { resource_id: resource_id.clone(), before: json(Some(before))?, after: None })
+        });
+        record_all(scope, action, resource_type, &changes.collect::<Result<Vec<_>, Error>>()?, now).await?;
+    }
+    Ok(())
+}
+
+/// Writes the records of what one change did to many resources.
+pub async fn record_all(
+    scope: &mut TenantScope,
+    action: &'static str,
+    resource_type: &'static str,
+    changes: &[Changed],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
     let organization_id = scope.organization_id();
     let context = scope.kind().context().clone();
-    for removed in removed.chunks(AT_ONCE) {
-        let ids: Vec<Uuid> = removed.iter().map(|_| AuditEventId::new(now).uuid()).collect();
-        let resources: Vec<String> = removed.iter().map(|(resource_id, _)| resource_id.clone()).collect();
-        let before = removed.iter().map(|(_, before)| serde_json::to_value(before).map_err(Error::internal));
+    for changes in changes.chunks(AT_ONCE) {
+        let ids: Vec<Uuid> = changes.iter().map(|_| AuditEventId::new(now).uuid()).collect();
+        let resources: Vec<String> = changes.iter().map(|change| change.resource_id.clone()).collect();
+        let before: Vec<Option<Value>> = changes.iter().map(|change| change.before.clone()).collect();
+        let after: Vec<Option<Value>> = changes.iter().map(|change| change.after.clone()).collect();
         sqlx::query!(
             "INSERT INTO tenancy.audit_events (organization_id, audit_event_id, occur_time, actor_type, actor_id,
-                 acting_user_id, action, resource_type, resource_id, before, request_id)
-             SELECT $1, r.audit_event_id, $2, $3, $4, $5, $6, $7, r.resource_id, r.before, $8
-             FROM UNNEST($9::uuid[], $10::text[], $11::jsonb[]) AS r (audit_event_id, resource_id, before)",
+                 acting_user_id, action, resource_type, resource_id, before, after, request_id)
+             SELECT $1, r.audit_event_id, $2, $3, $4, $5, $6, $7, r.resource_id, r.before, r.after, $8
+             FROM UNNEST($9::uuid[], $10::text[], $11::jsonb[], $12::jsonb[])
+                 AS r (audit_event_id, resource_id, before, after)",
             organization_id.uuid(),
             now,
             context.actor.kind,
@@ -149,7 +179,8 @@ pub async fn record_removals(
             &*context.request_id,
             &ids,
             &resources,
-            &before.collect::<Result<Vec<Value>, _>>()?
+            &before as &[Option<Value>],
+            &after as &[Option<Value>]
         )
         .execute(&mut *scope)
         .await?;

@@ -3,6 +3,8 @@
 //! Whoever changes who belongs to an organization holds [`organization::lock`](super::organization::lock), so that the
 //! count of its members, and who its owners are, stay true until the scope ends.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
@@ -15,7 +17,7 @@ use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
 use crate::repository::error::{constraint, on_constraint};
 use crate::repository::scope::{PlatformScope, TenantScope};
-use crate::repository::team;
+use crate::repository::{plan, team};
 
 /// The name of the resource in errors and in the audit.
 const RESOURCE: &str = "member";
@@ -150,16 +152,40 @@ pub async fn get(scope: &mut TenantScope, user_id: UserId) -> Result<Member, Err
     .ok_or_else(|| Error::not_found(RESOURCE, user_id))
 }
 
-/// Whether the scope's organization has more members than `most`.
-pub async fn more_than(scope: &mut TenantScope, most: i32) -> Result<bool, Error> {
+/// Fails when the locked organization has, with so many more, more members than it may by itself or else by its plan. Error:
+/// `MEMBER_LIMIT_REACHED`.
+pub async fn require_room(scope: &mut TenantScope, further: i32) -> Result<(), Error> {
+    let Some(limit) = plan::entitlements(scope).await?.sizes.member_limit else { return Ok(()) };
     let organization_id = scope.organization_id();
-    Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM tenancy.members WHERE organization_id = $1 OFFSET $2) AS "more!""#,
+    let too_many = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM tenancy.members WHERE organization_id = $1 OFFSET $2) AS "too_many!""#,
         organization_id.uuid(),
-        i64::from(most)
+        i64::from((limit - further).max(0))
     )
     .fetch_one(&mut *scope)
-    .await?)
+    .await?;
+    if !too_many {
+        return Ok(());
+    }
+    Err(Error::FailedPrecondition {
+        reason: "MEMBER_LIMIT_REACHED",
+        subject: format!("organizations/{organization_id}"),
+        message: format!("the organization may have at most {limit} members"),
+    })
+}
+
+/// Which of these addresses are of members of the scope's organization; `keys` are what is unique of the addresses.
+pub async fn with_addresses(scope: &mut TenantScope, keys: &[String]) -> Result<HashSet<String>, Error> {
+    let organization_id = scope.organization_id();
+    let found = sqlx::query_scalar!(
+        "SELECT u.email_key FROM tenancy.members m JOIN tenancy.users u ON u.user_id = m.user_id
+         WHERE m.organization_id = $1 AND u.email_key = ANY ($2)",
+        organization_id.uuid(),
+        keys
+    )
+    .fetch_all(&mut *scope)
+    .await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Whether the scope's organization keeps an owner without this one. An owner who is suspended, deactivated or erased cannot

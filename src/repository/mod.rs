@@ -1,6 +1,7 @@
 //! The only place with SQL. `database.rs` holds the pools, `scope.rs` the scopes that are the only way to a connection;
 //! every other file is one resource, its functions taking the scope they need.
 
+pub mod allowance;
 pub mod api_key;
 pub mod api_key_use;
 pub mod audit_event;
@@ -9,6 +10,7 @@ pub mod database;
 pub mod embedded;
 pub mod error;
 pub mod idempotency;
+pub mod invitation;
 pub mod key_lookup;
 pub mod limit;
 pub mod member;

@@ -53,6 +53,7 @@ struct Row {
     primary_color: String,
     labels: Value,
     member_limit: Option<i32>,
+    team_limit: Option<i32>,
     settings: Value,
     revision: i64,
     create_time: DateTime<Utc>,
@@ -92,6 +93,7 @@ impl TryFrom<Row> for Organization {
                 primary_color: row.primary_color,
                 labels: serde_json::from_value(row.labels).map_err(Error::internal)?,
                 member_limit: row.member_limit,
+                team_limit: row.team_limit,
                 settings: row.settings,
             },
         })
@@ -118,8 +120,8 @@ pub async fn create(
         Row,
         "INSERT INTO tenancy.organizations (organization_id, slug, display_name, plan, contact_email, billing_email,
              time_zone, currency, locale, date_format, logo_uri, primary_color, labels, member_limit, settings,
-             create_time, update_time, billing_anchor_day)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17) RETURNING *",
+             create_time, update_time, billing_anchor_day, team_limit)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18) RETURNING *",
         organization_id.uuid(),
         profile.slug,
         profile.display_name,
@@ -136,7 +138,8 @@ pub async fn create(
         profile.member_limit,
         profile.settings,
         now,
-        i16::from(profile.billing_anchor_day)
+        i16::from(profile.billing_anchor_day),
+        profile.team_limit
     )
     .fetch_one(&mut *scope)
     .await?;
@@ -203,7 +206,7 @@ pub async fn save(
              billing_email = $6, time_zone = $7, currency = $8, locale = $9, date_format = $10, logo_uri = $11,
              primary_color = $12, labels = $13, member_limit = $14, settings = $15, status = $16, suspend_time = $17,
              suspend_reason = $18, delete_time = $19, purge_time = $20, update_time = $21, billing_anchor_day = $22,
-             revision = revision + 1
+             team_limit = $23, revision = revision + 1
          WHERE organization_id = $1 RETURNING *",
         id.uuid(),
         profile.slug,
@@ -226,7 +229,8 @@ pub async fn save(
         after.deletion.map(|deletion| deletion.time),
         after.deletion.map(|deletion| deletion.purge_time),
         now,
-        i16::from(profile.billing_anchor_day)
+        i16::from(profile.billing_anchor_day),
+        profile.team_limit
     )
     .fetch_one(&mut *scope)
     .await?;

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::model::plan::{self as rules, Features, Plan, PlanLimit, Profile};
+use crate::model::plan::{self as rules, Features, Plan, PlanLimit, Profile, Sizes};
 use crate::page::{Cursor, Page};
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
@@ -22,6 +22,8 @@ struct Row {
     description: String,
     limits: Json<Vec<PlanLimit>>,
     features: Json<Features>,
+    member_limit: Option<i32>,
+    team_limit: Option<i32>,
     version: i64,
     revision: i64,
     archive_time: Option<DateTime<Utc>>,
@@ -36,6 +38,7 @@ impl From<Row> for Plan {
             profile: Profile { display_name: row.display_name, description: row.description },
             limits: row.limits.0,
             features: row.features.0,
+            sizes: Sizes { member_limit: row.member_limit, team_limit: row.team_limit },
             version: row.version,
             archive_time: row.archive_time,
             revision: row.revision,
@@ -49,8 +52,8 @@ impl From<Row> for Plan {
 pub async fn create(scope: &mut PlatformScope, created: &Plan) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO tenancy.plans (key, display_name, description, limits, features, version, revision, create_time,
-             update_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             update_time, member_limit, team_limit)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         created.key,
         created.profile.display_name,
         created.profile.description,
@@ -59,7 +62,9 @@ pub async fn create(scope: &mut PlatformScope, created: &Plan) -> Result<(), Err
         created.version,
         created.revision,
         created.create_time,
-        created.update_time
+        created.update_time,
+        created.sizes.member_limit,
+        created.sizes.team_limit
     )
     .execute(&mut *scope)
     .await
@@ -73,7 +78,8 @@ pub async fn get(scope: &mut PlatformScope, key: &str) -> Result<Plan, Error> {
     let found = sqlx::query_as!(
         Row,
         r#"SELECT key, display_name, description, limits AS "limits: Json<Vec<PlanLimit>>",
-               features AS "features: Json<Features>", version, revision, archive_time, create_time, update_time
+               features AS "features: Json<Features>", member_limit, team_limit, version, revision, archive_time,
+               create_time, update_time
            FROM tenancy.plans WHERE key = $1"#,
         known(key)?
     )
@@ -82,11 +88,11 @@ pub async fn get(scope: &mut PlatformScope, key: &str) -> Result<Plan, Error> {
     found.map(Into::into).ok_or_else(|| Error::not_found(RESOURCE, key))
 }
 
-/// A plan with the limits and features that it had in a version. Errors: `PLAN_NOT_FOUND`, `PLAN_VERSION_NOT_FOUND`.
+/// A plan with the limits, features and sizes that it had in a version. Errors: `PLAN_NOT_FOUND`, `PLAN_VERSION_NOT_FOUND`.
 pub async fn get_version(scope: &mut PlatformScope, key: &str, version: i64) -> Result<Plan, Error> {
     let plan = get(scope, key).await?;
     let then = sqlx::query!(
-        r#"SELECT limits AS "limits: Json<Vec<PlanLimit>>", features AS "features: Json<Features>"
+        r#"SELECT limits AS "limits: Json<Vec<PlanLimit>>", features AS "features: Json<Features>", member_limit, team_limit
            FROM tenancy.plan_versions WHERE key = $1 AND version = $2"#,
         plan.key,
         version
@@ -94,7 +100,8 @@ pub async fn get_version(scope: &mut PlatformScope, key: &str, version: i64) -> 
     .fetch_optional(&mut *scope)
     .await?
     .ok_or_else(|| Error::not_found("plan_version", format!("{key} {version}")))?;
-    Ok(Plan { limits: then.limits.0, features: then.features.0, version, ..plan })
+    let sizes = Sizes { member_limit: then.member_limit, team_limit: then.team_limit };
+    Ok(Plan { limits: then.limits.0, features: then.features.0, sizes, version, ..plan })
 }
 
 /// The plan, locked until the scope ends: changes of one plan happen one after another. Error: `PLAN_NOT_FOUND`.
@@ -102,7 +109,8 @@ pub async fn lock(scope: &mut PlatformScope, key: &str) -> Result<Plan, Error> {
     let found = sqlx::query_as!(
         Row,
         r#"SELECT key, display_name, description, limits AS "limits: Json<Vec<PlanLimit>>",
-               features AS "features: Json<Features>", version, revision, archive_time, create_time, update_time
+               features AS "features: Json<Features>", member_limit, team_limit, version, revision, archive_time,
+               create_time, update_time
            FROM tenancy.plans WHERE key = $1 FOR NO KEY UPDATE"#,
         known(key)?
     )
@@ -117,7 +125,8 @@ pub async fn list(scope: &mut PlatformScope, show_archived: bool, page: &Page) -
     let found = sqlx::query_as!(
         Row,
         r#"SELECT key, display_name, description, limits AS "limits: Json<Vec<PlanLimit>>",
-               features AS "features: Json<Features>", version, revision, archive_time, create_time, update_time
+               features AS "features: Json<Features>", member_limit, team_limit, version, revision, archive_time,
+               create_time, update_time
            FROM tenancy.plans,
                LATERAL encode(substring(sha256(convert_to(key, 'UTF8')) FOR 16), 'hex') AS hash
            WHERE (create_time, hash::uuid) < ($1, $2) AND ($3 OR archive_time IS NULL)
@@ -141,8 +150,8 @@ pub fn cursor(plan: &Plan) -> Cursor {
     Cursor { time: plan.create_time, id: Uuid::from_bytes(id) }
 }
 
-/// Writes a locked plan back as `after`, under `action` in the audit, and tells the caches. A change of limits or features
-/// makes a new version. Returns it as saved.
+/// Writes a locked plan back as `after`, under `action` in the audit, and tells the caches. A change of limits, features
+/// or sizes makes a new version. Returns it as saved.
 pub async fn save(
     scope: &mut PlatformScope,
     action: &'static str,
@@ -150,7 +159,8 @@ pub async fn save(
     after: Plan,
     now: DateTime<Utc>,
 ) -> Result<Plan, Error> {
-    let is_new_version = before.limits != after.limits || before.features != after.features;
+    let is_new_version =
+        before.limits != after.limits || before.features != after.features || before.sizes != after.sizes;
     let saved = Plan {
         version: before.version + i64::from(is_new_version),
         revision: before.revision + 1,
@@ -159,7 +169,7 @@ pub async fn save(
     };
     sqlx::query!(
         "UPDATE tenancy.plans SET display_name = $2, description = $3, limits = $4, features = $5, version = $6,
-             revision = $7, archive_time = $8, update_time = $9
+             revision = $7, archive_time = $8, update_time = $9, member_limit = $10, team_limit = $11
          WHERE key = $1",
         saved.key,
         saved.profile.display_name,
@@ -169,7 +179,9 @@ pub async fn save(
         saved.version,
         saved.revision,
         saved.archive_time,
-        saved.update_time
+        saved.update_time,
+        saved.sizes.member_limit,
+        saved.sizes.team_limit
     )
     .execute(&mut *scope)
     .await?;
@@ -207,20 +219,24 @@ pub struct Entitlements {
     pub version: i64,
     /// The plan's features.
     pub features: Features,
+    /// How large it may become: by itself, or else by its plan.
+    pub sizes: Sizes,
 }
 
-/// The features of the plan of the scope's organization. Error: `ORGANIZATION_NOT_FOUND`.
+/// What the scope's organization is entitled to, by its plan and by itself. Error: `ORGANIZATION_NOT_FOUND`.
 pub async fn entitlements(scope: &mut TenantScope) -> Result<Entitlements, Error> {
     let organization_id = scope.organization_id();
     let found = sqlx::query!(
-        r#"SELECT p.key, p.version, p.features AS "features: Json<Features>"
+        r#"SELECT p.key, p.version, p.features AS "features: Json<Features>",
+               COALESCE(o.member_limit, p.member_limit) AS member_limit, COALESCE(o.team_limit, p.team_limit) AS team_limit
            FROM tenancy.organizations o JOIN tenancy.plans p ON p.key = o.plan WHERE o.organization_id = $1"#,
         organization_id.uuid()
     )
     .fetch_optional(&mut *scope)
     .await?
     .ok_or_else(|| Error::not_found("organization", organization_id))?;
-    Ok(Entitlements { plan: found.key, version: found.version, features: found.features.0 })
+    let sizes = Sizes { member_limit: found.member_limit, team_limit: found.team_limit };
+    Ok(Entitlements { plan: found.key, version: found.version, features: found.features.0, sizes })
 }
 
 /// A key that a plan can have: nothing else is asked for, as Postgres takes not every text.
@@ -228,15 +244,18 @@ fn known(key: &str) -> Result<&str, Error> {
     rules::key("plan", key).map(|_| key).map_err(|_| Error::not_found(RESOURCE, key))
 }
 
-/// Keeps the limits and features of a version.
+/// Keeps the limits, features and sizes of a version.
 async fn keep_version(scope: &mut PlatformScope, plan: &Plan) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO tenancy.plan_versions (key, version, limits, features, create_time) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO tenancy.plan_versions (key, version, limits, features, create_time, member_limit, team_limit)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         plan.key,
         plan.version,
         Json(&plan.limits) as _,
         Json(&plan.features) as _,
-        plan.update_time
+        plan.update_time,
+        plan.sizes.member_limit,
+        plan.sizes.team_limit
     )
     .execute(&mut *scope)
     .await?;

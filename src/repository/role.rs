@@ -13,7 +13,8 @@ use crate::model::role::{CustomRole, MOST_ROLES, Profile, RoleKey};
 use crate::page::Cursor;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
-use crate::repository::error::on_constraint;
+use crate::repository::error::{constraint, on_constraint};
+use crate::repository::invitation;
 use crate::repository::scope::TenantScope;
 
 /// The name of the resource in errors and in the audit.
@@ -160,6 +161,7 @@ pub async fn save(
 
 /// Deletes a role of the locked organization. Error: `ROLE_IN_USE`.
 pub async fn delete(scope: &mut TenantScope, before: &CustomRole, now: DateTime<Utc>) -> Result<(), Error> {
+    invitation::revoke_expired(scope, &before.key, now).await?;
     sqlx::query!(
         "DELETE FROM tenancy.roles WHERE organization_id = $1 AND key = $2",
         before.organization_id.uuid(),
@@ -167,11 +169,15 @@ pub async fn delete(scope: &mut TenantScope, before: &CustomRole, now: DateTime<
     )
     .execute(&mut *scope)
     .await
-    .map_err(on_constraint("members_role_fkey", || Error::FailedPrecondition {
-        reason: "ROLE_IN_USE",
-        subject: format!("roles/{}", before.key),
-        message: "members have this role: give them another one first".into(),
-    }))?;
+    .map_err(|error| {
+        let message = match constraint(&error) {
+            Some("members_role_fkey") => "members have this role: give them another one first",
+            Some("invitations_role_fkey") => "somebody is invited to this role: revoke the invitations first",
+            _ => return error.into(),
+        };
+        let subject = format!("roles/{}", before.key);
+        Error::FailedPrecondition { reason: "ROLE_IN_USE", subject, message: message.into() }
+    })?;
     record(scope, "roles.delete", &before.key, Some(before), None, now).await
 }
 

@@ -5,6 +5,8 @@
 
 pub mod member;
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -16,6 +18,7 @@ use crate::model::text::Labels;
 use crate::page::tree::TreePage;
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::error::constraint;
+use crate::repository::plan;
 use crate::repository::scope::TenantScope;
 
 /// The name of the resource in errors and in the audit.
@@ -48,7 +51,7 @@ impl From<Row> for Team {
 }
 
 /// Creates a team of the scope's organization, which the scope has locked. Errors: `TEAM_NAME_TAKEN`, `TEAM_TOO_DEEP`,
-/// `TEAMS_EXHAUSTED`.
+/// `TEAM_LIMIT_REACHED`, `TEAMS_EXHAUSTED`.
 pub async fn create(
     scope: &mut TenantScope,
     parent: Option<&Team>,
@@ -62,6 +65,15 @@ pub async fn create(
     )
     .fetch_one(&mut *scope)
     .await?;
+    if let Some(limit) = plan::entitlements(scope).await?.sizes.team_limit
+        && known >= i64::from(limit)
+    {
+        return Err(Error::FailedPrecondition {
+            reason: "TEAM_LIMIT_REACHED",
+            subject: format!("organizations/{organization_id}"),
+            message: format!("the organization may have at most {limit} teams"),
+        });
+    }
     if known >= MOST_TEAMS {
         return Err(Error::FailedPrecondition {
             reason: "TEAMS_EXHAUSTED",
@@ -111,6 +123,20 @@ pub async fn get(scope: &mut TenantScope, team_id: TeamId) -> Result<Team, Error
     .await?
     .map(Team::from)
     .ok_or_else(|| Error::not_found(RESOURCE, team_id))
+}
+
+/// The names of those of the teams that exist.
+pub async fn names(scope: &mut TenantScope, teams: &[TeamId]) -> Result<HashMap<TeamId, String>, Error> {
+    let organization_id = scope.organization_id();
+    let found = sqlx::query!(
+        r#"SELECT team_id AS "team_id: TeamId", display_name FROM tenancy.teams
+           WHERE organization_id = $1 AND team_id = ANY ($2)"#,
+        organization_id.uuid(),
+        &uuids(teams)
+    )
+    .fetch_all(&mut *scope)
+    .await?;
+    Ok(found.into_iter().map(|row| (row.team_id, row.display_name)).collect())
 }
 
 /// One page and one more, depth first, of the teams directly below the path, or of all of them with the one that the path

@@ -3,6 +3,7 @@
 //! [`private`].
 
 pub mod erasure;
+pub mod invited;
 pub mod private;
 
 use chrono::{DateTime, Utc};

@@ -31,9 +31,6 @@ use self::verification::Wanted;
 
 pub use self::verification::presented;
 
-/// Why the reply of a repeated request has no secret: nothing here has it any more.
-const ALREADY_SHOWN: &str = "SECRET_ALREADY_SHOWN";
-
 /// The service.
 #[derive(Clone, Debug)]
 pub struct ApiKeys {
@@ -85,7 +82,7 @@ impl ApiKeyService for ApiKeys {
         let mut reply = v1::CreateApiKeyResponse {
             api_key: Some(convert::to_proto(key.clone(), now)),
             secret: String::new(),
-            secret_omitted_reason: ALREADY_SHOWN.into(),
+            secret_omitted_reason: idempotency::ALREADY_SHOWN.into(),
         };
         idempotency::remember(&mut scope, repeatable, &reply).await?;
         scope.commit().await?;
@@ -179,7 +176,7 @@ impl ApiKeyService for ApiKeys {
         let mut reply = v1::RotateApiKeyResponse {
             api_key: Some(convert::to_proto(saved.clone(), now)),
             secret: String::new(),
-            secret_omitted_reason: ALREADY_SHOWN.into(),
+            secret_omitted_reason: idempotency::ALREADY_SHOWN.into(),
         };
         idempotency::remember(&mut scope, repeatable, &reply).await?;
         scope.commit().await?;

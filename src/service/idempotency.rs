@@ -8,6 +8,9 @@ use crate::error::Error;
 use crate::repository::idempotency::{self, Claim, Repeatable, repeatable};
 use crate::repository::scope::{Accountable, Scope};
 
+/// Why the reply of a repeated request has no secret: nothing here has it any more.
+pub const ALREADY_SHOWN: &str = "SECRET_ALREADY_SHOWN";
+
 /// Reads the `request_id` of a request; `request` is the rest of it, with the id cleared.
 pub fn read(request_id: &str, request: &impl Message) -> Result<Option<Repeatable>, Error> {
     repeatable(request_id, Sha256::digest(request.encode_to_vec()).into())

@@ -6,12 +6,14 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::auth::permission::Permissions;
+use crate::auth::gate;
+use crate::auth::permission::{Permission, Permissions};
 use crate::auth::principal::{Caller, Permitted};
 use crate::error::{Error, Violation};
 use crate::filter::Filter;
 use crate::ids::UserId;
 use crate::model::etag;
+use crate::model::invitation::InvitationStatus;
 use crate::model::member::{Changes, Member, MemberStatus, Role};
 use crate::model::role::RoleKey;
 use crate::model::user::UserStatus;
@@ -20,7 +22,7 @@ use crate::proto::v1;
 use crate::proto::v1::member_service_server::MemberService;
 use crate::repository::member::{self, Narrow};
 use crate::repository::scope::TenantScope;
-use crate::repository::{organization, role};
+use crate::repository::{invitation, organization, role};
 use crate::service::convert::mask;
 use crate::service::convert::member::{self as convert, Transfer};
 use crate::service::{Shared, idempotency, open};
@@ -49,20 +51,11 @@ impl MemberService for Members {
         if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
             return Ok(Response::new(reply));
         }
-        let organization = organization::lock(&mut scope).await?;
+        organization::lock(&mut scope).await?;
         permitted.require_held(of_role(&mut scope, &role).await?)?;
         let added = member::add(&mut scope, user_id, &role, now).await?;
         // Counted afterwards, so that who is a member already is told so also when the organization is full.
-        if let Some(limit) = organization.profile.member_limit
-            && member::more_than(&mut scope, limit).await?
-        {
-            return Err(Error::FailedPrecondition {
-                reason: "MEMBER_LIMIT_REACHED",
-                subject: format!("organizations/{}", organization.organization_id),
-                message: format!("the organization may have at most {limit} members"),
-            }
-            .into());
-        }
+        member::require_room(&mut scope, 0).await?;
         let reply = v1::AddMemberResponse { member: Some(convert::to_proto(added)) };
         idempotency::remember(&mut scope, repeatable, &reply).await?;
         scope.commit().await?;
@@ -89,18 +82,21 @@ impl MemberService for Members {
         let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
         let page = Page::read(caller.method(), &request, size, &token)?;
         let filter = Filter::parse(&request.filter, &["role", "status"])?;
-        let narrow = Narrow {
-            role: filter.get_as("role", |role| role.parse().ok())?,
-            status: filter.get_as("status", |status| match status {
-                "ACTIVE" => Some(MemberStatus::Active),
-                "SUSPENDED" => Some(MemberStatus::Suspended),
-                _ => None,
-            })?,
-        };
+        let role = filter.get_as("role", |role| role.parse().ok())?;
+        let status = filter.get_as("status", |status| match status {
+            "ACTIVE" => Some(Some(MemberStatus::Active)),
+            "SUSPENDED" => Some(Some(MemberStatus::Suspended)),
+            "INVITED" => Some(None),
+            _ => None,
+        })?;
         let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
+        if status == Some(None) {
+            gate::require(permitted.permissions(), Permission::InvitationsRead)?;
+            return Ok(Response::new(self.invited(&permitted, role, &page).await?));
+        }
 
         let mut scope = self.shared.database.tenant(&permitted).await?;
-        let mut found = member::list(&mut scope, &narrow, &page).await?;
+        let mut found = member::list(&mut scope, &Narrow { role, status: status.flatten() }, &page).await?;
         let next_page_token =
             page.finish(&mut found, |last| Cursor { time: last.create_time, id: last.user_id.uuid() });
         let members = found.into_iter().map(convert::to_proto).collect();
@@ -225,6 +221,22 @@ impl MemberService for Members {
 }
 
 impl Members {
+    /// A page of those who can still accept an invitation, as members.
+    async fn invited(
+        &self,
+        permitted: &Permitted,
+        role: Option<RoleKey>,
+        page: &Page,
+    ) -> Result<v1::ListMembersResponse, Error> {
+        let mut scope = self.shared.database.tenant(permitted).await?;
+        let narrow = invitation::Narrow { status: Some(InvitationStatus::Pending), email: None, role };
+        let mut found = invitation::list(&mut scope, &narrow, self.shared.clock.now(), page).await?;
+        let next_page_token =
+            page.finish(&mut found, |last| Cursor { time: last.create_time, id: last.invitation_id.uuid() });
+        let members = found.into_iter().map(convert::invited).collect();
+        Ok(v1::ListMembersResponse { members, next_page_token })
+    }
+
     /// Changes what a member may do. Errors: `OWNER_REQUIRED`, `PRIVILEGE_ESCALATION`, `OWNER_HAS_ALL`, `ROLE_NOT_FOUND`,
     /// `LAST_OWNER`.
     async fn update(
@@ -259,7 +271,7 @@ impl Members {
 }
 
 /// What a role of the scope's organization has. Error: `ROLE_NOT_FOUND`.
-async fn of_role(scope: &mut TenantScope, key: &RoleKey) -> Result<Permissions, Error> {
+pub(super) async fn of_role(scope: &mut TenantScope, key: &RoleKey) -> Result<Permissions, Error> {
     match key.built_in() {
         Some(role) => Ok(Permissions::of_role(role)),
         None => Ok(role::get(scope, key).await?.profile.permissions()),

@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod audit_event;
 pub mod convert;
 pub mod idempotency;
+pub mod invitation;
 pub mod limit;
 pub mod member;
 pub mod meter;
@@ -35,6 +36,7 @@ use crate::metering::recorder::Recorder;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::api_key_service_server::{ApiKeyService as _, ApiKeyServiceServer};
 use crate::proto::v1::audit_service_server::AuditServiceServer;
+use crate::proto::v1::invitation_service_server::InvitationServiceServer;
 use crate::proto::v1::limit_service_server::LimitServiceServer;
 use crate::proto::v1::member_service_server::MemberServiceServer;
 use crate::proto::v1::meter_service_server::MeterServiceServer;
@@ -49,9 +51,11 @@ use crate::proto::v1::token_service_server::TokenServiceServer;
 use crate::proto::v1::usage_service_server::UsageServiceServer;
 use crate::proto::v1::user_service_server::UserServiceServer;
 use crate::quota::decisions::Decisions;
+use crate::repository::allowance::Allowance;
 use crate::repository::database::Database;
 use crate::service::api_key::ApiKeys;
 use crate::service::audit_event::Audit;
+use crate::service::invitation::Invitations;
 use crate::service::limit::Limits;
 use crate::service::member::Members;
 use crate::service::meter::Meters;
@@ -97,6 +101,10 @@ pub struct Ingredients {
     pub usage_retention: TimeDelta,
     /// How long a deleted organization can be brought back.
     pub purge_after: TimeDelta,
+    /// How often a user may found an organization.
+    pub organizations: Allowance,
+    /// How often somebody may invite.
+    pub invitations: Allowance,
 }
 
 /// Every service there is, with health and reflection, but those of the sidecars: the one place where they are registered.
@@ -104,8 +112,8 @@ pub fn services(
     ingredients: Ingredients,
     health: HealthServer<impl Health>,
 ) -> Result<Services, tonic_reflection::server::Error> {
-    let Ingredients { shared, authenticator, last_used, catalog, recorder, decisions, usage_retention, purge_after } =
-        ingredients;
+    let Ingredients { shared, authenticator, last_used, catalog, recorder, decisions, .. } = ingredients;
+    let Ingredients { usage_retention, purge_after, organizations, invitations, .. } = ingredients;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -126,10 +134,15 @@ pub fn services(
         .add_service(reflection().build_v1alpha()?)
         .add_service(ApiKeyServiceServer::from_arc(Arc::clone(&keys)))
         .add_service(AuditServiceServer::new(Audit { shared: shared.clone() }))
+        .add_service(InvitationServiceServer::new(Invitations { shared: shared.clone(), allowance: invitations }))
         .add_service(LimitServiceServer::new(Limits { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(MemberServiceServer::new(Members { shared: shared.clone() }))
         .add_service(MeterServiceServer::new(Meters { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
-        .add_service(OrganizationServiceServer::new(Organizations { shared: shared.clone(), purge_after }))
+        .add_service(OrganizationServiceServer::new(Organizations {
+            shared: shared.clone(),
+            purge_after,
+            allowance: organizations,
+        }))
         .add_service(PermissionServiceServer::new(PermissionsOf { shared: shared.clone() }))
         .add_service(PlanServiceServer::new(Plans { shared: shared.clone(), catalog: Arc::clone(&catalog) }))
         .add_service(QuotaServiceServer::from_arc(Arc::clone(&quotas)))
@@ -143,7 +156,7 @@ pub fn services(
             recorder,
             retention: usage_retention,
         }))
-        .add_service(UserServiceServer::new(Users { shared }));
+        .add_service(UserServiceServer::new(Users { shared, allowance: organizations }));
     // What is asked with every request of the platform.
     services
         .directly("/tenancy.v1.ApiKeyService/VerifyApiKey", &keys, async |keys, request| {

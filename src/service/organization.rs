@@ -1,18 +1,21 @@
 //! `OrganizationService`.
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use tonic::{Request, Response, Status};
 
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::ids::OrganizationId;
+use crate::ids::{OrganizationId, UserId};
 use crate::model::organization::{Deletion, Organization, Suspension};
+use crate::model::user::{User, UserStatus};
 use crate::model::{etag, plan, text};
 use crate::page::{Cursor, Page};
 use crate::proto::v1;
 use crate::proto::v1::organization_service_server::OrganizationService;
+use crate::repository::allowance::Allowance;
 use crate::repository::organization::{self, Narrow};
-use crate::repository::scope::{Purpose, TenantScope};
+use crate::repository::scope::{PlatformScope, Purpose, TenantScope};
+use crate::repository::{member, user};
 use crate::service::convert::organization as convert;
 use crate::service::{Shared, convert::mask, idempotency, open};
 
@@ -23,6 +26,8 @@ pub struct Organizations {
     pub shared: Shared,
     /// How long a deleted organization can be brought back.
     pub purge_after: Duration,
+    /// How often a user may found one.
+    pub allowance: Allowance,
 }
 
 #[tonic::async_trait]
@@ -33,7 +38,7 @@ impl OrganizationService for Organizations {
     ) -> Result<Response<v1::CreateOrganizationResponse>, Status> {
         let (caller, mut request) = open(request)?;
         let repeatable = idempotency::read(&std::mem::take(&mut request.request_id), &request)?;
-        let profile = convert::new_profile(request.organization.unwrap_or_default())?;
+        let (profile, owner) = convert::founding(request.organization.unwrap_or_default(), &request.owner_user_id)?;
 
         let permitted = self.shared.gate.whole_platform(&caller)?;
         let mut scope = self.shared.database.platform(&permitted, Purpose::CreateOrganization).await?;
@@ -41,7 +46,15 @@ impl OrganizationService for Organizations {
         if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
             return Ok(Response::new(reply));
         }
-        let created = organization::create(&mut scope, OrganizationId::new(now), &profile, now).await?;
+        let owner = match owner {
+            Some(id) => Some(self.founder(&mut scope, id, now).await?),
+            None => None,
+        };
+        let organization_id = OrganizationId::new(now);
+        let created = organization::create(&mut scope, organization_id, &profile, now).await?;
+        if let Some(owner) = owner {
+            member::found(&mut scope, organization_id, &owner, now).await?;
+        }
         let reply = v1::CreateOrganizationResponse { organization: Some(convert::to_proto(created)) };
         if request.validate_only {
             scope.rollback().await?;
@@ -205,6 +218,23 @@ impl OrganizationService for Organizations {
             organization::save(&mut scope, "organizations.undelete", &before, &after, self.shared.clock.now()).await?;
         scope.commit().await?;
         Ok(Response::new(v1::UndeleteOrganizationResponse { organization: Some(convert::to_proto(saved)) }))
+    }
+}
+
+impl Organizations {
+    /// A user who may found another organization now. Errors: `USER_NOT_FOUND`, `USER_DEACTIVATED`,
+    /// `ORGANIZATION_RATE_EXCEEDED`.
+    async fn founder(&self, scope: &mut PlatformScope, id: UserId, now: DateTime<Utc>) -> Result<User, Error> {
+        let founder = user::get(scope, id).await?;
+        if founder.status != UserStatus::Active {
+            return Err(Error::FailedPrecondition {
+                reason: "USER_DEACTIVATED",
+                subject: format!("users/{id}"),
+                message: "a deactivated or erased user cannot own".into(),
+            });
+        }
+        self.allowance.take_one(scope, id.uuid(), now).await?;
+        Ok(founder)
     }
 }
 

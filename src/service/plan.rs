@@ -136,6 +136,8 @@ impl PlanService for Plans {
             plan: found.plan,
             plan_version: found.version,
             features: convert::features(found.features),
+            member_limit: found.sizes.member_limit,
+            team_limit: found.sizes.team_limit,
         }))
     }
 }

@@ -14,6 +14,7 @@ use crate::model::{etag, organization as organization_model};
 use crate::page::{Cursor, Page};
 use crate::proto::v1;
 use crate::proto::v1::user_service_server::UserService;
+use crate::repository::allowance::Allowance;
 use crate::repository::scope::{Accountable, PlatformScope, Purpose, Scope, TenantScope};
 use crate::repository::user::{self, Narrow, erasure, private};
 use crate::repository::{member, organization};
@@ -25,6 +26,8 @@ use crate::service::{Shared, idempotency, open};
 pub struct Users {
     /// What it works with.
     pub shared: Shared,
+    /// How often a user may found an organization.
+    pub allowance: Allowance,
 }
 
 #[tonic::async_trait]
@@ -52,6 +55,9 @@ impl UserService for Users {
         let mut scope = self.shared.database.platform(&permitted, Purpose::Users).await?;
         if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
             return Ok(Response::new(reply));
+        }
+        if own.is_some() {
+            self.allowance.take_one(&mut scope, user_id.uuid(), now).await?;
         }
         let reply = create(&mut scope, user_id, new, own, now).await?;
         idempotency::remember(&mut scope, repeatable, &reply).await?;

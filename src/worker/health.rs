@@ -14,6 +14,7 @@ pub const SERVICES: &[&str] = &[
     "envoy.service.ratelimit.v3.RateLimitService",
     "tenancy.v1.ApiKeyService",
     "tenancy.v1.AuditService",
+    "tenancy.v1.InvitationService",
     "tenancy.v1.LimitService",
     "tenancy.v1.MemberService",
     "tenancy.v1.MeterService",

@@ -1,4 +1,4 @@
-//! Upkeep: partitions made ahead and dropped behind, deleted organizations purged, old request ids and changes
+//! Upkeep: partitions made ahead and dropped behind, deleted organizations purged, old request ids, changes and allowances
 //! forgotten.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::repository::database::Database;
 use crate::repository::scope::Purpose;
-use crate::repository::{changes, idempotency, purge, quota, upkeep};
+use crate::repository::{allowance, changes, idempotency, purge, quota, upkeep};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -118,6 +118,7 @@ async fn forget(database: &Database, clock: &Clock) -> Result<(), Error> {
     let mut scope = database.platform(&permitted, Purpose::Upkeep).await?;
     idempotency::forget(&mut scope, clock.now() - REQUEST_IDS).await?;
     changes::prune(&mut scope, CHANGES_SECONDS).await?;
+    allowance::forget(&mut scope, clock.now()).await?;
     quota::forget(&mut scope, clock.now(), clock.now() - OPERATIONS).await?;
     scope.commit().await
 }

@@ -124,7 +124,7 @@ async fn a_repeated_request_is_one_request() {
     let request = v1::CreateOrganizationRequest {
         organization: Some(acme()),
         request_id: "018f6d2e-0000-7000-8000-000000000001".into(),
-        validate_only: false,
+        ..Default::default()
     };
     let operator = world.operator();
     let again = (0..6).map(|_| {

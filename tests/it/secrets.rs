@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::harness::keys::{create, knock, operate, publishable_key, revoke, rotate, secret_key, update, verify};
-use crate::harness::{TOKEN_ENCRYPTION_KEY, World, refused};
+use crate::harness::{TOKEN_ENCRYPTION_KEY, Tenant, World, refused};
 use crate::sidecar::support::{sidecar, waiting, with_key};
 use crate::token;
 
@@ -68,6 +68,40 @@ async fn dump(superuser: &PgPool) -> Vec<(String, String)> {
 /// Every form in which `bytea` columns could show a text: as hex.
 fn hex(text: impl AsRef<[u8]>) -> String {
     text.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+/// The tokens of invitations: one that is answered, one before and after it was sent again, and one that nobody knows.
+async fn invited(world: &World, tenant: &Tenant) -> Vec<String> {
+    let invite = async |email: &str, request_id: &str| {
+        let invitation = v1::NewInvitation { email: email.into(), role: "viewer".into(), ..Default::default() };
+        let request = v1::CreateInvitationRequest {
+            invitation: Some(invitation),
+            request_id: request_id.into(),
+            ..Default::default()
+        };
+        let created = tenant.client.invitations().create_invitation(request).await.unwrap().into_inner();
+        (created.invitation.unwrap().invitation_id, created.delivery.unwrap().token)
+    };
+    let (_, answered) = invite("a@example.com", "018f6d2e-0000-7000-8000-000000000003").await;
+    let user = v1::User { email: "a@example.com".into(), display_name: "A".into(), ..v1::User::default() };
+    let request = v1::AcceptInvitationRequest { token: answered.clone(), user: Some(user), ..Default::default() };
+    world.operator().invitations().accept_invitation(request.clone()).await.unwrap();
+    let _ = refused(world.operator().invitations().accept_invitation(request).await);
+    let (id, first) = invite("b@example.com", "").await;
+    let request = v1::ResendInvitationRequest {
+        invitation_id: id,
+        request_id: "018f6d2e-0000-7000-8000-000000000004".into(),
+        ..Default::default()
+    };
+    let resent = tenant.client.invitations().resend_invitation(request).await.unwrap().into_inner();
+    let second = resent.delivery.unwrap().token;
+    for token in [&first, &second, &first[1..].to_owned()] {
+        let request = v1::GetInvitationByTokenRequest { token: token.clone() };
+        let _ = world.operator().invitations().get_invitation_by_token(request).await;
+        let request = v1::DeclineInvitationRequest { token: token.clone() };
+        let _ = world.operator().invitations().decline_invitation(request).await;
+    }
+    vec![answered, first, second]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,6 +163,7 @@ async fn no_secret_is_stored_or_logged() {
     }
     let _ = refused(token::exchange(&tenant.client, &format!("{}x", tenant.key)).await);
     token::revoke(&tenant.client, "", &user).await.unwrap();
+    keys.extend(invited(&world, &tenant).await);
     revoke(&tenant.client, &key.api_key_id).await.unwrap();
     tenancy::worker::last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
     assert!(keys.iter().all(|key| key.len() > 49), "all have secrets");

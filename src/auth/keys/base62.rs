@@ -1,6 +1,6 @@
-//! Base62: random characters without bias, and the checksum at the end of a key.
+//! Base62: random characters without bias, numbers of a fixed length, and the checksum at the end of a key.
 //!
-//! Only encoding is needed. A checksum is compared in its encoded form, so no spelling but the canonical one is accepted.
+//! A checksum is compared in its encoded form, so no spelling but the canonical one is accepted.
 
 use rand::TryCryptoRng;
 use zeroize::Zeroizing;
@@ -65,6 +65,30 @@ pub fn checksum(text: &[u8]) -> [u8; CHECKSUM_CHARS] {
     digits
 }
 
+/// Characters of a 128-bit number: 62^22 > 2^128, and 21 would not do.
+pub const NUMBER_CHARS: usize = 22;
+
+/// The number in base62, padded with zeros on the left.
+#[must_use]
+pub fn number(number: u128) -> [u8; NUMBER_CHARS] {
+    let mut rest = number;
+    let mut digits = [b'0'; NUMBER_CHARS];
+    for slot in digits.iter_mut().rev() {
+        *slot = digit(u32::try_from(rest % 62).unwrap_or_default());
+        rest /= 62;
+    }
+    digits
+}
+
+/// The number that was written so; `None` for what [`number`] does not write.
+#[must_use]
+pub fn read_number(text: &[u8; NUMBER_CHARS]) -> Option<u128> {
+    text.iter().try_fold(0_u128, |number, character| {
+        let value = ALPHABET.iter().position(|known| known == character)?;
+        number.checked_mul(62)?.checked_add(u128::try_from(value).ok()?)
+    })
+}
+
 /// Whether all of `text` is base62.
 #[must_use]
 pub fn is_base62(text: &[u8]) -> bool {
@@ -114,6 +138,17 @@ mod tests {
             .fold(0_u64, |value, digit| value * 62 + ALPHABET.iter().position(|known| known == digit).unwrap() as u64);
         assert_eq!(value, 0xCBF4_3926);
         assert_eq!(&checksum(b""), b"000000");
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_are_written() {
+        for value in [0, 1, 61, 62, u128::MAX - 1, u128::MAX] {
+            assert_eq!(read_number(&number(value)), Some(value));
+        }
+        assert_eq!(&number(62), b"0000000000000000000010");
+        // More than 128 bits, and no base62.
+        assert_eq!(read_number(b"zzzzzzzzzzzzzzzzzzzzzz"), None);
+        assert_eq!(read_number(b"00000000000000000000-0"), None);
     }
 
     #[test]

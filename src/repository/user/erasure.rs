@@ -6,11 +6,13 @@ use crate::error::Error;
 use crate::model::user::{User, UserStatus, tombstone};
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::changes::{self, Change};
+use crate::repository::invitation;
 use crate::repository::scope::PlatformScope;
 use crate::repository::user::RESOURCE;
 
 /// Erases a locked user, and tells the caches.
 pub async fn erase(scope: &mut PlatformScope, before: &User, now: DateTime<Utc>) -> Result<User, Error> {
+    invitation::erasure::forget(scope, before, now).await?;
     let profile = tombstone(before.user_id);
     let revision = sqlx::query_scalar!(
         "UPDATE tenancy.users

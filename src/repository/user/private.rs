@@ -134,7 +134,7 @@ pub async fn organizations(
     .await?)
 }
 
-fn identity_taken(identity: Option<&Identity>) -> Error {
+pub(super) fn identity_taken(identity: Option<&Identity>) -> Error {
     let value = identity.map(|identity| format!("{} of {}", identity.subject, identity.provider));
     Error::AlreadyExists {
         reason: "IDENTITY_TAKEN",

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Violations};
 use crate::ids::UserId;
+use crate::model::invitation::Invitation;
 use crate::model::member::{Changes, Member, MemberStatus, Role};
 use crate::model::role::{self, RoleKey};
 use crate::model::text;
@@ -29,6 +30,23 @@ pub fn to_proto(member: Member) -> v1::Member {
         suspend_time: member.suspend_time.map(timestamp),
         suspend_reason: member.suspend_reason,
         last_activity_time: member.last_activity_time.map(timestamp),
+        invitation_id: String::new(),
+    }
+}
+
+/// Who is invited, as a member who is none yet.
+#[must_use]
+pub fn invited(invitation: Invitation) -> v1::Member {
+    v1::Member {
+        organization_id: invitation.organization_id.to_string(),
+        role: invitation.role.to_string(),
+        email: invitation.email,
+        etag: crate::model::etag::of(invitation.revision),
+        create_time: Some(timestamp(invitation.create_time)),
+        update_time: Some(timestamp(invitation.update_time)),
+        status: v1::MemberStatus::Invited.into(),
+        invitation_id: invitation.invitation_id.to_string(),
+        ..v1::Member::default()
     }
 }
 

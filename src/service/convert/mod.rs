@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod audit_event;
+pub mod invitation;
 pub mod limit;
 pub mod mask;
 pub mod member;

@@ -1,6 +1,7 @@
 //! Organizations between protobuf and the model.
 
-use crate::error::{Error, Violations};
+use crate::error::{Error, Violation, Violations};
+use crate::ids::{UserId, parse_uuid};
 use crate::model::organization::{self as rules, Organization, Profile};
 use crate::model::{plan, text};
 use crate::proto::v1;
@@ -22,11 +23,12 @@ pub const FIELDS: &[&str] = &[
     "branding.primary_color",
     "labels",
     "member_limit",
+    "team_limit",
     "settings",
 ];
 
 /// The fields among them that only a platform key may change.
-pub const PLATFORM_FIELDS: &[&str] = &["slug", "plan", "member_limit"];
+pub const PLATFORM_FIELDS: &[&str] = &["slug", "plan", "member_limit", "team_limit"];
 
 /// For the wire.
 #[must_use]
@@ -52,6 +54,7 @@ pub fn to_proto(organization: Organization) -> v1::Organization {
         branding: Some(v1::Branding { logo_uri: profile.logo_uri, primary_color: profile.primary_color }),
         labels: profile.labels,
         member_limit: profile.member_limit,
+        team_limit: profile.team_limit,
         settings: Some(to_struct(profile.settings)),
         etag: crate::model::etag::of(organization.revision),
         create_time: Some(timestamp(organization.create_time)),
@@ -85,6 +88,19 @@ pub fn new_profile_in(field: &str, message: v1::Organization) -> Result<Profile,
         })
         .collect();
     checked(Profile::default(), message, &fields).map_err(|error| error.within(field))
+}
+
+/// The profile of a new organization and the user who is to be its owner. Error: `INVALID_FIELD` with every violation.
+pub fn founding(message: v1::Organization, owner_user_id: &str) -> Result<(Profile, Option<UserId>), Error> {
+    let owner = parse_uuid(owner_user_id).map(UserId::from);
+    let wrong = (owner.is_none() && !owner_user_id.is_empty())
+        .then(|| Violation::new("owner_user_id", "must be a UUID or empty"));
+    match (new_profile(message), wrong) {
+        (Ok(profile), None) => Ok((profile, owner)),
+        (Err(Error::Invalid(violations)), wrong) => Err(Error::Invalid(violations.into_iter().chain(wrong).collect())),
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(wrong)) => Err(wrong.into()),
+    }
 }
 
 /// The profile with the named fields taken from the message. Error: `INVALID_FIELD` with every violation.
@@ -122,6 +138,7 @@ fn checked(current: Profile, message: v1::Organization, fields: &[&str]) -> Resu
             "branding.primary_color" => set!(primary_color, rules::primary_color(field, &branding.primary_color)),
             "labels" => set!(labels, text::labels(field, message.labels.iter())),
             "member_limit" => set!(member_limit, rules::member_limit(field, message.member_limit)),
+            "team_limit" => set!(team_limit, rules::team_limit(field, message.team_limit)),
             "settings" => set!(
                 settings,
                 from_struct(field, settings.clone()).and_then(|value| text::bounded_object(field, value, 16 << 10, 8))

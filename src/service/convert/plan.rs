@@ -10,13 +10,13 @@ use crate::error::{Error, Violations};
 use crate::metering::catalog::View;
 use crate::model::limit::Rule;
 use crate::model::limit::rules::NamedRule;
-use crate::model::plan::{self as rules, Feature, Features, NewPlan, Plan, PlanLimit, Profile};
-use crate::model::{etag, text};
+use crate::model::plan::{self as rules, Feature, Features, NewPlan, Plan, PlanLimit, Profile, Sizes};
+use crate::model::{etag, organization, text};
 use crate::proto::v1;
 use crate::service::convert::{limit, mask, timestamp, to_value};
 
 /// The fields that an update mask can name.
-const FIELDS: &[&str] = &["display_name", "description", "limits", "features"];
+const FIELDS: &[&str] = &["display_name", "description", "limits", "features", "member_limit", "team_limit"];
 
 /// For the wire. The view must have the meters of the limits.
 pub fn to_proto(plan: Plan, meters: &View) -> Result<v1::Plan, Error> {
@@ -29,6 +29,8 @@ pub fn to_proto(plan: Plan, meters: &View) -> Result<v1::Plan, Error> {
         description: plan.profile.description,
         limits: plan.limits.into_iter().map(limit).collect::<Result<_, Error>>()?,
         features: features(plan.features),
+        member_limit: plan.sizes.member_limit,
+        team_limit: plan.sizes.team_limit,
         version: plan.version,
         archive_time: plan.archive_time.map(timestamp),
         etag: etag::of(plan.revision),
@@ -52,6 +54,10 @@ fn read_feature(value: &ProtoValue) -> Option<Feature> {
     }
 }
 
+/// How many of something; `None`: as many as they like.
+#[derive(Clone, Copy, Debug)]
+struct Most(Option<i32>);
+
 /// What is sent of a plan, its rules still with the keys of their meters; `None` for what is not changed.
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -60,6 +66,8 @@ pub struct Draft {
     description: Option<String>,
     rules: Option<Vec<NamedRule>>,
     features: Option<Features>,
+    member_limit: Option<Most>,
+    team_limit: Option<Most>,
 }
 
 impl Draft {
@@ -81,6 +89,8 @@ impl Draft {
             "description" => !message.description.is_empty(),
             "limits" => !message.limits.is_empty(),
             "features" => !message.features.is_empty(),
+            "member_limit" => message.member_limit.is_some(),
+            "team_limit" => message.team_limit.is_some(),
             _ => false,
         })?;
         let mut wrong = Violations::default();
@@ -108,6 +118,12 @@ impl Draft {
                     let features = message.features.iter().map(|(name, value)| (name, read_feature(value)));
                     draft.features = rules::features(field, features, wrong);
                 }
+                "member_limit" => {
+                    draft.member_limit = wrong.take(organization::member_limit(field, message.member_limit)).map(Most);
+                }
+                "team_limit" => {
+                    draft.team_limit = wrong.take(organization::team_limit(field, message.team_limit)).map(Most);
+                }
                 unknown => return Err(Error::internal(format!("{unknown} is no field of a plan"))),
             }
         }
@@ -129,6 +145,8 @@ impl Draft {
             description: self.description,
             rules: rules.transpose()?,
             features: self.features,
+            member_limit: self.member_limit,
+            team_limit: self.team_limit,
         })
     }
 }
@@ -141,6 +159,8 @@ pub struct Resolved {
     description: Option<String>,
     rules: Option<Vec<Rule>>,
     features: Option<Features>,
+    member_limit: Option<Most>,
+    team_limit: Option<Most>,
 }
 
 impl Resolved {
@@ -152,6 +172,7 @@ impl Resolved {
                 profile: Profile { display_name: self.display_name?, description: self.description? },
                 rules: self.rules?,
                 features: self.features?,
+                sizes: Sizes { member_limit: self.member_limit?.0, team_limit: self.team_limit?.0 },
             })
         };
         new().ok_or_else(|| Error::internal("a plan lacks a field without a violation"))
@@ -167,6 +188,8 @@ impl Resolved {
             after.limits = rules::limits_of(&before.limits, rules, now);
         }
         after.features = self.features.unwrap_or(after.features);
+        after.sizes.member_limit = self.member_limit.map_or(after.sizes.member_limit, |most| most.0);
+        after.sizes.team_limit = self.team_limit.map_or(after.sizes.team_limit, |most| most.0);
         after
     }
 }
@@ -181,6 +204,8 @@ mod tests {
         let plan = v1::Plan {
             key: "Gold".into(),
             description: "x".repeat(1001),
+            member_limit: Some(0),
+            team_limit: Some(-1),
             limits: vec![v1::PlanLimit::default()],
             features: [
                 ("list".to_owned(), value(Some(Kind::ListValue(prost_types::ListValue::default())))),
@@ -209,6 +234,8 @@ mod tests {
             "plan.limits[0].rule.meter",
             "plan.limits[0].rule.subject_kind",
             "plan.limits[0].rule.window.unit",
+            "plan.member_limit",
+            "plan.team_limit",
         ];
         assert_eq!(fields, expected);
     }
@@ -218,6 +245,7 @@ mod tests {
         let message = v1::Plan { display_name: "Gold".into(), ..v1::Plan::default() };
         let draft = Draft::of_changes(None, message.clone()).unwrap();
         assert!(draft.display_name.is_some() && draft.description.is_none() && draft.rules.is_none());
+        assert!(draft.member_limit.is_none() && draft.team_limit.is_none());
         let all = Some(FieldMask { paths: vec!["*".into()] });
         let draft = Draft::of_changes(all, message).unwrap();
         assert!(draft.description.is_some() && draft.rules.is_some() && draft.features.is_some());

@@ -57,7 +57,9 @@ pub fn user_team(found: UserTeam) -> v1::UserTeam {
     }
 }
 
-const fn role(role: TeamRole) -> v1::TeamRole {
+/// A role for the wire.
+#[must_use]
+pub const fn role(role: TeamRole) -> v1::TeamRole {
     match role {
         TeamRole::Member => v1::TeamRole::Member,
         TeamRole::Lead => v1::TeamRole::Lead,

@@ -8,6 +8,7 @@ use tenancy::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_servi
 use tenancy::proto::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use tenancy::proto::v1::api_key_service_client::ApiKeyServiceClient;
 use tenancy::proto::v1::audit_service_client::AuditServiceClient;
+use tenancy::proto::v1::invitation_service_client::InvitationServiceClient;
 use tenancy::proto::v1::limit_service_client::LimitServiceClient;
 use tenancy::proto::v1::member_service_client::MemberServiceClient;
 use tenancy::proto::v1::meter_service_client::MeterServiceClient;
@@ -66,6 +67,7 @@ services! {
     api_keys: ApiKeyServiceClient,
     audit: AuditServiceClient,
     authorization: AuthorizationClient,
+    invitations: InvitationServiceClient,
     limits: LimitServiceClient,
     members: MemberServiceClient,
     meters: MeterServiceClient,

@@ -1,6 +1,7 @@
 //! What the generated tests ask of each RPC: the request by which an attacker would reach into the victim's
 //! organization. A new RPC without a case here fails the build of trust.
 
+mod invitations;
 mod plans;
 mod quota;
 mod roles;
@@ -28,6 +29,10 @@ pub struct Furnished {
     pub limit_id: String,
     /// A team of it, of which the member is a member.
     pub team_id: String,
+    /// An invitation into that team.
+    pub invitation_id: String,
+    /// Its token.
+    pub token: String,
     /// When its event `<slug>-event` happened.
     pub occurred_at: Timestamp,
 }
@@ -80,12 +85,13 @@ impl Furnished {
         plans::ledger(world, &tenant.id).await;
         roles::create(&tenant).await;
         let team_id = teams::team(&tenant, &user_id).await;
+        let (invitation_id, token) = invitations::invitation(&tenant, &team_id).await;
         // Somebody acts for the owner.
         let request = v1::GetUserRequest { user_id: user_id.clone(), ..Default::default() };
         tenant.client.clone().acting(&user_id).users().get_user(request).await.unwrap();
         // Or wait half a minute.
         last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
-        Self { tenant, user_id, meter_id, limit_id, team_id, occurred_at }
+        Self { tenant, user_id, meter_id, limit_id, team_id, invitation_id, token, occurred_at }
     }
 }
 
@@ -314,6 +320,7 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
     ];
     cases
         .into_iter()
+        .chain(invitations::cases(victim))
         .chain(plans::cases(victim))
         .chain(quota::cases(victim))
         .chain(roles::cases(victim))

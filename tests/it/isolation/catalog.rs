@@ -16,6 +16,7 @@ type Grants = &'static [(&'static str, &'static str)];
 /// Tables that belong to no tenant, each with its reason and the whole of its grants (role, verbs).
 const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
     ("public._sqlx_migrations", "which migrations were applied; the owner's alone", &[]),
+    ("tenancy.allowances", "how often users and keys did something lately; functions of the owner count them", &[]),
     (
         "tenancy.api_key_directory",
         "finds a key before its tenant is known; its policies show a tenant its own rows only",
@@ -70,8 +71,9 @@ const PLATFORM_TABLES: &[(&str, &str, Grants)] = &[
     ),
     (
         "tenancy.users",
-        "shared by all organizations; its policies show a tenant its members, and let it change the acting user only",
-        &[("tenancy_app", "SELECT,UPDATE"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
+        "shared by all organizations; its policies show a tenant its members, let it change the acting user only, and add \
+         whom it invited",
+        &[("tenancy_app", "INSERT,SELECT,UPDATE"), ("tenancy_platform", "INSERT,SELECT,UPDATE")],
     ),
 ];
 
@@ -86,6 +88,8 @@ const FURTHER_POLICIES: &[(&str, &str, &str, &str)] = &[
     ("audit_events", "platform_insert", "INSERT", "tenancy_platform"),
     ("idempotent_requests", "platform_delete", "DELETE", "tenancy_platform"),
     ("idempotent_requests", "platform_select", "SELECT", "tenancy_platform"),
+    ("invitations", "platform_select", "SELECT", "tenancy_platform"),
+    ("invitations", "platform_update", "UPDATE", "tenancy_platform"),
     ("member_activity", "ingest_insert", "INSERT", "tenancy_ingest"),
     ("member_activity", "ingest_select", "SELECT", "tenancy_ingest"),
     ("member_activity", "ingest_update", "UPDATE", "tenancy_ingest"),
@@ -121,6 +125,7 @@ const FURTHER_POLICIES: &[(&str, &str, &str, &str)] = &[
     ("users", "platform_insert", "INSERT", "tenancy_platform"),
     ("users", "platform_select", "SELECT", "tenancy_platform"),
     ("users", "platform_update", "UPDATE", "tenancy_platform"),
+    ("users", "tenant_insert", "INSERT", "tenancy_app"),
     ("users", "tenant_select", "SELECT", "tenancy_app"),
     ("users", "tenant_update", "UPDATE", "tenancy_app"),
 ];

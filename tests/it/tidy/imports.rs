@@ -20,6 +20,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     // Values and their rules: no I/O. The lower half of auth is among them, as keys and permissions are part of what an
     // API key is, and as proofs of authorization are what the repository takes.
     ("auth::keys", &[]),
+    ("auth::invitation", &["auth::keys::base62", "error", "ids"]),
     ("auth::permission", &["error", "model"]),
     ("auth::principal", &["auth::permission", "error", "ids", "model"]),
     ("model", &["auth::keys::key", "auth::keys::kind", "auth::permission", "error", "ids"]),
@@ -27,6 +28,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     (
         "repository",
         &[
+            "auth::invitation",
             "auth::keys::stored_hash",
             "auth::principal",
             "clock",
@@ -68,6 +70,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "auth::authenticator",
             "auth::gate",
+            "auth::invitation",
             "auth::keys",
             "auth::last_used",
             "auth::layer",

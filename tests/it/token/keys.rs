@@ -54,6 +54,24 @@ async fn replicas_that_start_at_once_make_one_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_look_after_the_keys_at_once_one_makes_the_first() {
+    let world = World::start_with(&["--token-encryption-key="]).await;
+    let replica = World::on(world.database.clone(), &["--token-encryption-key="]).await;
+    for round in 1..=5 {
+        let at_once =
+            [&world, &replica].into_iter().cycle().take(12).map(|world| look_after(world, TOKEN_ENCRYPTION_KEY));
+        futures_util::future::join_all(at_once).await;
+        let made: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM tenancy.platform_audit_events WHERE action = 'token_keys.create'")
+                .fetch_one(&world.database.superuser)
+                .await
+                .unwrap();
+        assert_eq!(made, round);
+        sqlx::query("DELETE FROM tenancy.token_keys").execute(&world.database.superuser).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_published_before_it_signs_and_as_long_as_its_tokens_count() {
     let world = World::start().await;
     let (tenant, user) = member(&world, "acme", "member").await;

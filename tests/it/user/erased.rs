@@ -68,6 +68,23 @@ async fn nothing_is_known_any_more_of_who_was_erased() {
         ..Default::default()
     };
     operator.members().add_member(request).await.unwrap();
+    // Invited elsewhere: once with an answer, once without.
+    let invite = async |slug: &str| {
+        let elsewhere = world.tenant(slug).await;
+        let invitation = v1::NewInvitation {
+            email: "WILHELMINA@secret.example".into(),
+            role: "viewer".into(),
+            ..v1::NewInvitation::default()
+        };
+        let request = v1::CreateInvitationRequest { invitation: Some(invitation), ..Default::default() };
+        let created = elsewhere.client.invitations().create_invitation(request).await.unwrap().into_inner();
+        (elsewhere, created.invitation.unwrap().invitation_id, created.delivery.unwrap().token)
+    };
+    let (joined, joined_id, token) = invite("joined").await;
+    let request =
+        v1::AcceptInvitationRequest { token, user_id: user_id.clone(), ..v1::AcceptInvitationRequest::default() };
+    operator.invitations().accept_invitation(request).await.unwrap();
+    let (waiting, waiting_id, open) = invite("waiting").await;
     let acting = tenant.client.clone().acting(&user_id);
     let message = v1::User { user_id: user_id.clone(), display_name: "Wilhelmina S.".into(), ..v1::User::default() };
     update(&acting, "", message.clone(), &["display_name"]).await.unwrap();
@@ -80,6 +97,24 @@ async fn nothing_is_known_any_more_of_who_was_erased() {
     assert!(erased.erase_time.is_some() && erased.identity.is_none() && erased.avatar_uri.is_empty(), "{erased:?}");
     assert_eq!(holding(&world, "wilhelmina").await, [""; 0], "tables that still name the person");
     assert_eq!(holding(&world, "Wilhelmina").await, [""; 0], "also in replies");
+
+    // Nobody accepts for who is not known, and what was accepted stays so.
+    let invitation = async |client: &Client, id: &str| {
+        let request = v1::GetInvitationRequest { invitation_id: id.into(), ..Default::default() };
+        client.invitations().get_invitation(request).await.unwrap().into_inner().invitation.unwrap()
+    };
+    let revoked = invitation(&waiting.client, &waiting_id).await;
+    assert_eq!(revoked.status(), v1::InvitationStatus::Revoked);
+    assert_eq!(revoked.email, format!("{waiting_id}@erased.invalid"));
+    assert_eq!(invitation(&joined.client, &joined_id).await.status(), v1::InvitationStatus::Accepted);
+    let request = v1::AcceptInvitationRequest { token: open, user: Some(person.clone()), ..Default::default() };
+    let refusal = refused(operator.invitations().accept_invitation(request).await);
+    assert!(refusal.is(Code::FailedPrecondition, "INVITATION_REVOKED"), "{refusal:?}");
+    let request = v1::ListAuditEventsRequest {
+        filter: format!("action = \"invitations.erase\" AND resource_id = \"{waiting_id}\""),
+        ..Default::default()
+    };
+    assert_eq!(waiting.client.audit().list_audit_events(request).await.unwrap().into_inner().audit_events.len(), 1);
 
     // The id stays, in the membership and in the records, and so does what was done.
     assert_eq!(get(&tenant.client, "", &user_id).await.unwrap().email, format!("{user_id}@erased.invalid"));

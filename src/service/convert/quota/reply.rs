@@ -64,7 +64,9 @@ pub fn unsettled(error: &Error) -> v1::SettlementResult {
 }
 
 /// What a caller is told of an error; of a fault of ours no more than that.
-fn told(error: &Error) -> String {
+/// What a developer is told of an error in a result of its own; the rest is for the log.
+#[must_use]
+pub fn told(error: &Error) -> String {
     match error {
         Error::Internal(text) => {
             tracing::error!(error = %text, "internal error");
