@@ -1,10 +1,16 @@
 //! The commands of `tenancy`.
 
-#![expect(clippy::doc_markdown, reason = "these comments are the help texts, where backticks would show")]
+#![expect(
+    clippy::doc_link_with_quotes,
+    clippy::doc_markdown,
+    reason = "these comments are the help texts, where backticks would show"
+)]
 
+pub mod client;
 pub mod connect;
 pub mod demo;
 pub mod first_start;
+pub mod import;
 pub mod migrate;
 pub mod operator;
 pub mod ratelimit;
@@ -55,6 +61,48 @@ pub enum Command {
     /// Import the rules of the rate limit service
     #[command(subcommand)]
     Ratelimit(ratelimit::RatelimitCommand),
+    /// Import organizations, users, teams and members from a CSV or NDJSON file, over gRPC
+    ///
+    /// Each row is an organization, a user, a team or a member. NDJSON has a JSON object a line, with its type:
+    ///
+    ///   {"type":"organization","slug":"acme","display_name":"Acme"}
+    ///   {"type":"user","email":"ida@acme.example","display_name":"Ida"}
+    ///   {"type":"team","organization":"acme","path":"Engineering/Backend Squad"}
+    ///   {"type":"member","organization":"acme","email":"ida@acme.example","role":"member",
+    ///    "teams":["Engineering/Backend Squad"]}
+    ///
+    /// CSV begins with the names of its columns, the same fields; a column type, or --type for all rows:
+    ///
+    ///   email,role,teams
+    ///   ida@acme.example,member,Engineering/Backend Squad;Product
+    ///
+    /// Fields; those with * are required:
+    ///   organization  slug* display_name* plan contact_email billing_email time_zone billing_anchor_day
+    ///                 currency locale date_format branding labels member_limit settings
+    ///   user          email* display_name* avatar_uri locale identity settings
+    ///   team          path* organization description labels
+    ///   member        role*, email* or user_id*, organization teams (display_name for --create-users)
+    ///
+    /// organization is a slug or an id; without it --organization or the key's own. A path has the names
+    /// from the root down; \/ is a slash within a name. In CSV an empty cell says nothing; inner
+    /// objects have columns such as branding.logo_uri, branding.primary_color, identity.provider and
+    /// identity.subject; labels are key=value, separated by semicolons, as teams are (\; is one within
+    /// a name); settings are a JSON object.
+    ///
+    /// A row may refer to rows before it. What is there already as a row has it stays as it is and
+    /// counts as unchanged, so a file can be imported again; of a user that is the address (and the
+    /// identity, where the row has one), of a member the role: teams they are not in yet they join. What
+    /// is there otherwise is refused (SLUG_TAKEN, EMAIL_TAKEN, TEAM_NAME_TAKEN, ALREADY_MEMBER); nothing is
+    /// ever overwritten.
+    ///
+    /// The key comes from TENANCY_API_KEY or --key-file: an operator's; or a service's with, as far as
+    /// there are such rows, organizations.create and organizations.read, users.create, teams.create
+    /// and teams.read, members.add with users.read for addresses and teams.members for teams. A
+    /// tenant's own key imports teams, and members by user_id.
+    ///
+    /// The exit status is 0 when no row was refused.
+    #[command(verbatim_doc_comment)]
+    Import(import::Import),
     /// Load the demo data where it is missing, and print the keys it made
     Demo,
 }
@@ -70,6 +118,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         }),
         Some(Command::Usage(command)) => usage::run(command, &cli.database),
         Some(Command::Ratelimit(command)) => ratelimit::run(command),
+        Some(Command::Import(command)) => import::run(&command),
         Some(Command::Demo) => connect::with_database(&cli.database, async |database| {
             demo::run(&database, &Clock::system(), &mut std::io::stdout()).await
         }),

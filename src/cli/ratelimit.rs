@@ -4,7 +4,7 @@ pub mod import;
 
 use clap::Subcommand;
 
-use crate::cli::{CliError, runtime, usage};
+use crate::cli::{CliError, client, runtime};
 
 /// Import the rules of the rate limit service
 #[derive(Subcommand, Clone, Debug)]
@@ -38,7 +38,7 @@ pub enum RatelimitCommand {
 pub fn run(command: RatelimitCommand) -> Result<(), CliError> {
     match command {
         RatelimitCommand::Import(command) => {
-            let key = usage::import::key(command.key_file.as_deref())?;
+            let key = client::key(command.key_file.as_deref())?;
             runtime()?.block_on(import::run(&command, &key, &mut std::io::stdout()))
         }
     }

@@ -5,7 +5,7 @@ pub mod verify;
 
 use clap::Subcommand;
 
-use crate::cli::{CliError, connect, runtime};
+use crate::cli::{CliError, client, connect, runtime};
 use crate::config::DatabaseConfig;
 
 /// Import usage, and verify what is recorded
@@ -40,8 +40,8 @@ pub enum UsageCommand {
 pub fn run(command: UsageCommand, database: &DatabaseConfig) -> Result<(), CliError> {
     match command {
         UsageCommand::Import(command) => {
-            let key = import::key(command.key_file.as_deref())?;
-            let input = import::open(command.file.as_deref())?;
+            let key = client::key(command.key_file.as_deref())?;
+            let input = client::open(command.file.as_deref())?;
             runtime()?.block_on(import::run(&command, &key, input, &mut std::io::stdout()))
         }
         UsageCommand::Verify(wanted) => connect::with_database(database, async |database| {

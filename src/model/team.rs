@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Violation};
 use crate::ids::{OrganizationId, TeamId, UserId};
 use crate::model::text::Labels;
 
@@ -69,8 +69,34 @@ impl Profile {
     /// that others share, such as the two small sigmas.
     #[must_use]
     pub fn name_key(&self) -> String {
-        self.display_name.to_uppercase().to_lowercase()
+        name_key(&self.display_name)
     }
+}
+
+/// The same of a name alone.
+#[must_use]
+pub fn name_key(display_name: &str) -> String {
+    display_name.to_uppercase().to_lowercase()
+}
+
+/// The names in a path such as `Engineering/Backend Squad`, from the root down. A backslash takes the next character as it is,
+/// so that a name may contain a slash.
+pub fn names(field: &str, path: &str) -> Result<Vec<String>, Violation> {
+    let mut names = vec![String::new()];
+    let mut characters = path.chars();
+    while let Some(character) = characters.next() {
+        match (character, names.last_mut()) {
+            ('/', _) => names.push(String::new()),
+            ('\\', Some(name)) => name.extend(characters.next()),
+            (other, Some(name)) => name.push(other),
+            (_, None) => {}
+        }
+    }
+    if names.len() > MOST_LEVELS || names.iter().any(String::is_empty) {
+        let rule = format!("must be 1 to {MOST_LEVELS} names joined by slashes, such as Engineering/Backend Squad");
+        return Err(Violation::new(field, rule));
+    }
+    Ok(names)
 }
 
 /// What somebody is in a team. It gives no permission.
@@ -144,6 +170,16 @@ mod tests {
             assert_eq!(key(one), key(other));
         }
         assert_ne!(key("Team 1"), key("Team 2"));
+    }
+
+    #[test]
+    fn paths_of_names() {
+        let of = |path: &str| names("teams", path).unwrap_or_default();
+        assert_eq!(of("Ops"), ["Ops"]);
+        assert_eq!(of(r"R\/D/CI\\CD / x"), ["R/D", r"CI\CD ", " x"]);
+        for bad in ["", "/", "a/", "/a", "a//b", "\\", &["a"; 11].join("/")] {
+            assert!(of(bad).is_empty(), "{bad}");
+        }
     }
 
     #[test]

@@ -188,6 +188,58 @@ pub async fn record_all(
     Ok(())
 }
 
+/// Writes the records of all that one request added, each with the id of its resource and what it is.
+pub async fn record_additions(
+    scope: &mut TenantScope,
+    action: &'static str,
+    resource_type: &'static str,
+    added: &[(String, impl Serialize)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    for added in added.chunks(AT_ONCE) {
+        let changes = added.iter().map(|(resource_id, after)| {
+            Ok(Changed { resource_id: resource_id.clone(), before: None, after: json(Some(after))? })
+        });
+        record_all(scope, action, resource_type, &changes.collect::<Result<Vec<_>, Error>>()?, now).await?;
+    }
+    Ok(())
+}
+
+/// The same for what belongs to no organization.
+pub async fn record_additions_of_platform(
+    scope: &mut PlatformScope,
+    action: &'static str,
+    resource_type: &'static str,
+    added: &[(String, impl Serialize)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let context = scope.kind().context().clone();
+    for added in added.chunks(AT_ONCE) {
+        let ids: Vec<Uuid> = added.iter().map(|_| AuditEventId::new(now).uuid()).collect();
+        let resources: Vec<String> = added.iter().map(|(resource_id, _)| resource_id.clone()).collect();
+        let after = added.iter().map(|(_, after)| json(Some(after))).collect::<Result<Vec<_>, _>>()?;
+        sqlx::query!(
+            "INSERT INTO tenancy.platform_audit_events (audit_event_id, occur_time, actor_type, actor_id, acting_user_id,
+                 action, resource_type, resource_id, after, request_id)
+             SELECT r.audit_event_id, $1, $2, $3, $4, $5, $6, r.resource_id, r.after, $7
+             FROM UNNEST($8::uuid[], $9::text[], $10::jsonb[]) AS r (audit_event_id, resource_id, after)",
+            now,
+            context.actor.kind,
+            context.actor.id,
+            context.acting_user.map(UserId::uuid),
+            action,
+            resource_type,
+            &*context.request_id,
+            &ids,
+            &resources,
+            &after as &[Option<Value>]
+        )
+        .execute(&mut *scope)
+        .await?;
+    }
+    Ok(())
+}
+
 /// One page of the records of the scope's organization and one more, newest first.
 pub async fn list(scope: &mut TenantScope, narrow: &Narrow, page: &Page) -> Result<Vec<AuditEvent>, Error> {
     let organization_id = scope.organization_id();

@@ -100,6 +100,25 @@ pub async fn announce<K: Accountable>(scope: &mut Scope<K>, change: &Change) -> 
     Ok(())
 }
 
+/// The same of many changes at once.
+pub async fn announce_all<K: Accountable>(scope: &mut Scope<K>, changes: Vec<Change>) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let subjects: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    for change in changes {
+        scope.announce(change);
+    }
+    sqlx::query!(
+        "WITH logged AS (INSERT INTO tenancy.changes (subject) SELECT * FROM UNNEST($1::text[])) SELECT pg_notify($2, '')",
+        &subjects,
+        CHANNEL
+    )
+    .fetch_one(&mut *scope)
+    .await?;
+    Ok(())
+}
+
 /// What was read from the log.
 #[derive(Debug)]
 pub struct Reading {

@@ -3,6 +3,8 @@
 //! Whoever changes who belongs to an organization holds [`organization::lock`](super::organization::lock), so that the
 //! count of its members, and who its owners are, stay true until the scope ends.
 
+pub mod batch;
+
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
@@ -152,26 +154,33 @@ pub async fn get(scope: &mut TenantScope, user_id: UserId) -> Result<Member, Err
     .ok_or_else(|| Error::not_found(RESOURCE, user_id))
 }
 
-/// Fails when the locked organization has, with so many more, more members than it may by itself or else by its plan. Error:
-/// `MEMBER_LIMIT_REACHED`.
+/// How many members the scope's organization may have, by itself or else by its plan; `None`: as many as it likes.
+pub async fn most(scope: &mut TenantScope) -> Result<Option<i32>, Error> {
+    Ok(plan::entitlements(scope).await?.sizes.member_limit)
+}
+
+/// An organization has as many members as it may.
+#[must_use]
+pub fn limit_reached(organization_id: OrganizationId, most: i32) -> Error {
+    Error::FailedPrecondition {
+        reason: "MEMBER_LIMIT_REACHED",
+        subject: format!("organizations/{organization_id}"),
+        message: format!("the organization may have at most {most} members"),
+    }
+}
+
+/// Fails when the locked organization has, with so many more, more members than it may. Error: `MEMBER_LIMIT_REACHED`.
 pub async fn require_room(scope: &mut TenantScope, further: i32) -> Result<(), Error> {
-    let Some(limit) = plan::entitlements(scope).await?.sizes.member_limit else { return Ok(()) };
+    let Some(most) = most(scope).await? else { return Ok(()) };
     let organization_id = scope.organization_id();
     let too_many = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM tenancy.members WHERE organization_id = $1 OFFSET $2) AS "too_many!""#,
         organization_id.uuid(),
-        i64::from((limit - further).max(0))
+        i64::from((most - further).max(0))
     )
     .fetch_one(&mut *scope)
     .await?;
-    if !too_many {
-        return Ok(());
-    }
-    Err(Error::FailedPrecondition {
-        reason: "MEMBER_LIMIT_REACHED",
-        subject: format!("organizations/{organization_id}"),
-        message: format!("the organization may have at most {limit} members"),
-    })
+    if too_many { Err(limit_reached(organization_id, most)) } else { Ok(()) }
 }
 
 /// Which of these addresses are of members of the scope's organization; `keys` are what is unique of the addresses.

@@ -139,6 +139,30 @@ pub async fn names(scope: &mut TenantScope, teams: &[TeamId]) -> Result<HashMap<
     Ok(found.into_iter().map(|row| (row.team_id, row.display_name)).collect())
 }
 
+/// Where a team is, and what it is called.
+#[derive(Debug)]
+pub struct Place {
+    /// The ids from the root down to the team itself.
+    pub path: Vec<TeamId>,
+    /// What is unique of its name among its siblings.
+    pub name_key: String,
+}
+
+/// The teams with one of these ids, and those with one of these names wherever they are in the tree.
+pub async fn places(scope: &mut TenantScope, ids: &[TeamId], name_keys: &[String]) -> Result<Vec<Place>, Error> {
+    let organization_id = scope.organization_id();
+    Ok(sqlx::query_as!(
+        Place,
+        r#"SELECT path AS "path: Vec<TeamId>", name_key FROM tenancy.teams
+           WHERE organization_id = $1 AND (team_id = ANY ($2) OR name_key = ANY ($3))"#,
+        organization_id.uuid(),
+        &uuids(ids),
+        name_keys
+    )
+    .fetch_all(&mut *scope)
+    .await?)
+}
+
 /// One page and one more, depth first, of the teams directly below the path, or of all of them with the one that the path
 /// leads to. The empty path is above all roots.
 pub async fn list(

@@ -2,6 +2,7 @@
 //! sees and changes of them is decided by row level security, and by the columns that it is granted: the rest is in
 //! [`private`].
 
+pub mod batch;
 pub mod erasure;
 pub mod invited;
 pub mod private;

@@ -4,6 +4,8 @@
 //! organization's lock, from what the member and the roles are there. So however many calls somebody makes, nobody ends up
 //! with more than the caller had at the beginning.
 
+mod batch;
+
 use tonic::{Request, Response, Status};
 
 use crate::auth::gate;
@@ -25,7 +27,7 @@ use crate::repository::scope::TenantScope;
 use crate::repository::{invitation, organization, role};
 use crate::service::convert::mask;
 use crate::service::convert::member::{self as convert, Transfer};
-use crate::service::{Shared, idempotency, open};
+use crate::service::{Shared, idempotency, open, require_rows};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -59,6 +61,31 @@ impl MemberService for Members {
         let reply = v1::AddMemberResponse { member: Some(convert::to_proto(added)) };
         idempotency::remember(&mut scope, repeatable, &reply).await?;
         scope.commit().await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn batch_add_members(
+        &self,
+        request: Request<v1::BatchAddMembersRequest>,
+    ) -> Result<Response<v1::BatchAddMembersResponse>, Status> {
+        let (caller, mut request) = open(request)?;
+        let repeatable = idempotency::read(&std::mem::take(&mut request.request_id), &request)?;
+        require_rows("members", request.members.len())?;
+        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
+        let rows = self.look_up(&caller, &permitted, &request.members).await?;
+
+        let mut scope = self.shared.database.tenant(&permitted).await?;
+        let now = self.shared.clock.now();
+        if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
+            return Ok(Response::new(reply));
+        }
+        let reply = v1::BatchAddMembersResponse { results: batch::add(&mut scope, &permitted, rows, now).await? };
+        if request.validate_only {
+            scope.rollback().await?;
+        } else {
+            idempotency::remember(&mut scope, repeatable, &reply).await?;
+            scope.commit().await?;
+        }
         Ok(Response::new(reply))
     }
 

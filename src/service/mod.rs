@@ -30,7 +30,7 @@ use crate::auth::gate::Gate;
 use crate::auth::last_used::LastUsed;
 use crate::auth::principal::Caller;
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{Error, Violation};
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::proto::FILE_DESCRIPTOR_SET;
@@ -179,4 +179,15 @@ pub fn open<T>(mut request: Request<T>) -> Result<(Caller, T), Status> {
         .remove::<Caller>()
         .ok_or_else(|| Error::internal("a request came past the auth layer without a caller"))?;
     Ok((caller, request.into_inner()))
+}
+
+/// The most rows of a batch that is written in one transaction.
+const MOST_ROWS: usize = 500;
+
+/// Fails unless a batch has 1 to 500 rows.
+fn require_rows(field: &str, rows: usize) -> Result<(), Error> {
+    if (1..=MOST_ROWS).contains(&rows) {
+        return Ok(());
+    }
+    Err(Violation::new(field, format!("must be 1 to {MOST_ROWS}")).into())
 }

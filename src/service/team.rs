@@ -45,8 +45,12 @@ impl TeamService for Teams {
         let parent = optional(&mut scope, parent_id).await?;
         let created = team::create(&mut scope, parent.as_ref(), profile, now).await?;
         let reply = v1::CreateTeamResponse { team: Some(convert::to_proto(created)) };
-        idempotency::remember(&mut scope, repeatable, &reply).await?;
-        scope.commit().await?;
+        if request.validate_only {
+            scope.rollback().await?;
+        } else {
+            idempotency::remember(&mut scope, repeatable, &reply).await?;
+            scope.commit().await?;
+        }
         Ok(Response::new(reply))
     }
 

@@ -1,5 +1,7 @@
 //! `UserService`.
 
+mod batch;
+
 use chrono::{DateTime, Utc};
 use tonic::{Request, Response, Status};
 
@@ -19,7 +21,7 @@ use crate::repository::scope::{Accountable, PlatformScope, Purpose, Scope, Tenan
 use crate::repository::user::{self, Narrow, erasure, private};
 use crate::repository::{member, organization};
 use crate::service::convert::{mask, organization as organization_convert, user as convert};
-use crate::service::{Shared, idempotency, open};
+use crate::service::{Shared, idempotency, open, require_rows};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -40,13 +42,9 @@ impl UserService for Users {
         let repeatable = idempotency::read(&std::mem::take(&mut request.request_id), &request)?;
         let now = self.shared.clock.now();
         let user_id = UserId::new(now);
-        let new = convert::new_user(request.user.unwrap_or_default())?;
+        let new = new_user(request.user.unwrap_or_default())?;
         let own =
             request.personal_organization.map(|message| own_organization(message, user_id, &new.0)).transpose()?;
-        if new.1.default_organization_id.is_some() {
-            let rule = "must be empty: a new user is a member of nothing yet but the personal organization";
-            return Err(Error::from(Violation::new("user.default_organization_id", rule)).into());
-        }
 
         let permitted = self.shared.gate.whole_platform(&caller)?;
         if own.is_some() {
@@ -62,6 +60,30 @@ impl UserService for Users {
         let reply = create(&mut scope, user_id, new, own, now).await?;
         idempotency::remember(&mut scope, repeatable, &reply).await?;
         scope.commit().await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn batch_create_users(
+        &self,
+        request: Request<v1::BatchCreateUsersRequest>,
+    ) -> Result<Response<v1::BatchCreateUsersResponse>, Status> {
+        let (caller, mut request) = open(request)?;
+        let repeatable = idempotency::read(&std::mem::take(&mut request.request_id), &request)?;
+        require_rows("users", request.users.len())?;
+        let permitted = self.shared.gate.whole_platform(&caller)?;
+
+        let mut scope = self.shared.database.platform(&permitted, Purpose::Users).await?;
+        let now = self.shared.clock.now();
+        if let Some(reply) = idempotency::replayed(&mut scope, repeatable, now).await? {
+            return Ok(Response::new(reply));
+        }
+        let reply = v1::BatchCreateUsersResponse { results: batch::create(&mut scope, request.users, now).await? };
+        if request.validate_only {
+            scope.rollback().await?;
+        } else {
+            idempotency::remember(&mut scope, repeatable, &reply).await?;
+            scope.commit().await?;
+        }
         Ok(Response::new(reply))
     }
 
@@ -257,6 +279,16 @@ impl Users {
         scope.commit().await?;
         Ok(convert::whole_to_proto(saved, private))
     }
+}
+
+/// A new user as a message has them. Error: `INVALID_FIELD` with every violation.
+fn new_user(message: v1::User) -> Result<(Profile, Private), Error> {
+    let new = convert::new_user(message)?;
+    if new.1.default_organization_id.is_some() {
+        let rule = "must be empty: a new user is a member of nothing yet but the personal organization";
+        return Err(Violation::new("user.default_organization_id", rule).into());
+    }
+    Ok(new)
 }
 
 /// The profile of a new user's own organization. Error: `INVALID_FIELD` with every violation.

@@ -127,7 +127,7 @@ impl hyper::body::Body for Reply {
 mod tests {
     use super::*;
 
-    type Message = tonic_types::pb::ErrorInfo;
+    type Info = tonic_types::pb::ErrorInfo;
 
     /// A prefix and what follows it.
     fn framed(flag: u8, length: usize, rest: &[u8]) -> Vec<u8> {
@@ -146,14 +146,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_ordinary_call_is_read_and_any_other_stays_as_it_came() {
-        let sent = Message { reason: "GOOD".into(), ..Message::default() };
+        let sent = Info { reason: "GOOD".into(), ..Info::default() };
         let bytes = sent.encode_to_vec();
         let whole = framed(0, bytes.len(), &bytes);
-        let read_one = read::<Message>(request(&[&whole], false)).await.unwrap().unwrap();
+        let read_one = read::<Info>(request(&[&whole], false)).await.unwrap().unwrap();
         assert_eq!(read_one.into_inner(), sent);
-        let empty = read::<Message>(request(&[&framed(0, 0, &[])], false)).await.unwrap().unwrap();
-        assert_eq!(empty.into_inner(), Message::default());
-        let wrong = read::<Message>(request(&[&framed(0, 1, &[0x0a])], false)).await.unwrap();
+        let empty = read::<Info>(request(&[&framed(0, 0, &[])], false)).await.unwrap().unwrap();
+        assert_eq!(empty.into_inner(), Info::default());
+        let wrong = read::<Info>(request(&[&framed(0, 1, &[0x0a])], false)).await.unwrap();
         assert_eq!(wrong.unwrap_err().code(), tonic::Code::Internal, "as tonic says");
 
         let (head, tail) = whole.split_at(7);
@@ -169,26 +169,26 @@ mod tests {
             (&[&whole[..3]][..], false, "not even a prefix"),
             (&[][..], false, "nothing"),
         ] {
-            let otherwise = read::<Message>(request(frames, trailers)).await.unwrap_err();
+            let otherwise = read::<Info>(request(frames, trailers)).await.unwrap_err();
             let body = otherwise.into_body().collect().await.unwrap();
             assert_eq!(body.trailers().is_some(), trailers, "{what}");
             assert_eq!(body.to_bytes(), frames.concat(), "{what}");
         }
         let mut compressed = request(&[&whole], false);
         compressed.headers_mut().insert(ENCODING, http::HeaderValue::from_static("gzip"));
-        let otherwise = read::<Message>(compressed).await.unwrap_err();
+        let otherwise = read::<Info>(compressed).await.unwrap_err();
         assert_eq!(otherwise.into_body().collect().await.unwrap().to_bytes(), whole);
     }
 
     #[tokio::test]
     async fn a_reply_is_a_message_and_its_end() {
-        let sent = Message { reason: "GOOD".into(), ..Message::default() };
+        let sent = Info { reason: "GOOD".into(), ..Info::default() };
         let body = reply(Ok(tonic::Response::new(sent.clone()))).into_body().collect().await.unwrap();
         let trailers = body.trailers().unwrap();
         assert_eq!(Status::from_header_map(trailers).unwrap().code(), tonic::Code::Ok);
         let bytes = body.to_bytes();
         assert_eq!(bytes, framed(0, bytes.len() - PREFIX, &sent.encode_to_vec()));
-        let refused = reply::<Message>(Err(Status::not_found("nobody")));
+        let refused = reply::<Info>(Err(Status::not_found("nobody")));
         assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), tonic::Code::NotFound);
     }
 }

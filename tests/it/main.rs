@@ -19,6 +19,7 @@ mod database_down;
 mod embedded;
 mod envoy;
 mod harness;
+mod import;
 mod invitation;
 mod isolation;
 mod member;

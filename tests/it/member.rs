@@ -1,5 +1,6 @@
 //! `MemberService`, over the wire.
 
+mod batch;
 mod owners;
 mod sequences;
 mod suspension;

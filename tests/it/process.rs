@@ -3,6 +3,7 @@
 mod import;
 mod kills;
 mod logs;
+mod people;
 mod quotas;
 mod refusals;
 mod tokens;

@@ -38,6 +38,8 @@ const SQLX: &[(&str, &str, &str)] = &[
 const GRPC: &[&str] = &[
     "app",
     "auth::layer",
+    "cli::client",
+    "cli::import",
     "cli::ratelimit",
     "cli::usage::import",
     "proto",

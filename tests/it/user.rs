@@ -1,5 +1,6 @@
 //! `UserService`, over the wire.
 
+mod batch;
 mod erased;
 mod organizations;
 mod whole;

@@ -9,12 +9,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use crate::cli::CliError;
-use crate::cli::usage::import::{KEY, endpoint};
+use crate::cli::client::{Credential, endpoint};
 use crate::proto::v1;
 use crate::proto::v1::rate_limit_domain_service_client::RateLimitDomainServiceClient;
 
@@ -119,27 +118,20 @@ fn told(status: &Status) -> String {
 /// The service, and the key to it.
 struct Service {
     client: RateLimitDomainServiceClient<Channel>,
-    key: MetadataValue<Ascii>,
+    credential: Credential,
 }
 
 impl Service {
     fn new(command: &Import, key: &str) -> Result<Self, CliError> {
-        let mut key: MetadataValue<Ascii> = key.parse().map_err(|_| format!("{KEY} is no API key"))?;
-        key.set_sensitive(true);
+        let credential = Credential::new(key)?;
         let client = RateLimitDomainServiceClient::new(endpoint(&command.url)?.connect_lazy());
-        Ok(Self { client, key })
-    }
-
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("x-api-key", self.key.clone());
-        request
+        Ok(Self { client, credential })
     }
 
     /// What is to be done for a file.
     async fn step(&mut self, file: &File, replace: bool) -> Result<Step, CliError> {
         let domain = file.domain.domain.clone();
-        let request = self.request(v1::GetRateLimitDomainRequest { domain });
+        let request = self.credential.request(v1::GetRateLimitDomainRequest { domain });
         let found = match self.client.get_rate_limit_domain(request).await {
             Ok(reply) => reply.into_inner().rate_limit_domain.unwrap_or_default(),
             Err(status) if status.code() == Code::NotFound => return Ok(Step::Create),
@@ -162,14 +154,14 @@ impl Service {
                 let rate_limit_domain = Some(domain.clone());
                 let create =
                     v1::CreateRateLimitDomainRequest { rate_limit_domain, validate_only, ..Default::default() };
-                let request = self.request(create);
+                let request = self.credential.request(create);
                 self.client.create_rate_limit_domain(request).await?;
             }
             Step::Replace(etag) => {
                 let rate_limit_domain = Some(v1::RateLimitDomain { etag: etag.clone(), ..domain.clone() });
                 let update =
                     v1::UpdateRateLimitDomainRequest { rate_limit_domain, validate_only, ..Default::default() };
-                let request = self.request(update);
+                let request = self.credential.request(update);
                 self.client.update_rate_limit_domain(request).await?;
             }
             Step::Nothing => {}

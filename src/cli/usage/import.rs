@@ -5,13 +5,11 @@
 
 mod cloud_event;
 mod lines;
-mod progress;
 mod sender;
 mod summary;
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -19,15 +17,11 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use crate::cli::CliError;
+use crate::cli::client::progress::Progress;
+use crate::cli::client::{Input, endpoint};
 use crate::cli::usage::import::lines::Reader;
-use crate::cli::usage::import::progress::Progress;
 use crate::cli::usage::import::sender::Sender;
 use crate::cli::usage::import::summary::Summary;
-
-pub use crate::cli::usage::import::sender::endpoint;
-
-/// The variable that carries the key. No argument does: those can be seen by everybody on the machine.
-pub const KEY: &str = "TENANCY_API_KEY";
 
 /// What to import, and where to.
 #[derive(Args, Clone, Debug)]
@@ -54,35 +48,6 @@ pub struct Import {
     /// How long to try again while nothing is acknowledged, as when the service restarts
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     pub patience: Duration,
-}
-
-/// The API key, from a file or the environment.
-pub fn key(file: Option<&Path>) -> Result<String, CliError> {
-    let key = match file {
-        Some(file) => fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?,
-        None => std::env::var(KEY).map_err(|_| format!("set {KEY} to an API key, or name a file with --key-file"))?,
-    };
-    Ok(key.trim().to_owned())
-}
-
-/// What is to be read, and its size where that is known.
-#[expect(missing_debug_implementations, reason = "a reader has nothing to show")]
-pub struct Input {
-    /// The bytes.
-    pub reader: Box<dyn Read + Send>,
-    /// How many there are.
-    pub bytes: Option<u64>,
-}
-
-/// The file, or standard input.
-pub fn open(file: Option<&Path>) -> Result<Input, CliError> {
-    let Some(path) = file else {
-        return Ok(Input { reader: Box::new(std::io::stdin()), bytes: None });
-    };
-    let named = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(named)?;
-    let metadata = file.metadata().map_err(named)?;
-    Ok(Input { reader: Box::new(file), bytes: metadata.is_file().then_some(metadata.len()) })
 }
 
 /// Sends the events and writes what became of them.

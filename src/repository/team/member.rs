@@ -1,7 +1,10 @@
 //! Who is in a team. Changed under [`organization::lock`](crate::repository::organization::lock), as the teams.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::{OrganizationId, TeamId, UserId};
@@ -48,6 +51,39 @@ pub async fn add(
     let added = get(scope, team_id, user_id).await?;
     record(scope, "team_members.add", None, Some(&added), now).await?;
     Ok(added)
+}
+
+/// Adds members of the locked organization to teams of it, as members there; who is in a team already stays what they are.
+/// Returns which of these are new.
+pub async fn add_all(
+    scope: &mut TenantScope,
+    pairs: &[(TeamId, UserId)],
+    now: DateTime<Utc>,
+) -> Result<HashSet<(TeamId, UserId)>, Error> {
+    if pairs.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let organization_id = scope.organization_id();
+    let teams: Vec<Uuid> = pairs.iter().map(|(team, _)| team.uuid()).collect();
+    let users: Vec<Uuid> = pairs.iter().map(|(_, user)| user.uuid()).collect();
+    let rows = sqlx::query_as!(
+        Bare,
+        r#"INSERT INTO tenancy.team_members (organization_id, team_id, user_id, role, create_time, update_time)
+           SELECT $1, r.team_id, r.user_id, $4, $5, $5 FROM UNNEST($2::uuid[], $3::uuid[]) AS r (team_id, user_id)
+           ON CONFLICT DO NOTHING
+           RETURNING organization_id AS "organization_id: OrganizationId", team_id AS "team_id: TeamId",
+               user_id AS "user_id: UserId", role AS "role: TeamRole", revision, create_time, update_time"#,
+        organization_id.uuid(),
+        &teams,
+        &users,
+        TeamRole::Member.as_str(),
+        now
+    )
+    .fetch_all(&mut *scope)
+    .await?;
+    let added: Vec<(String, TeamMember)> = rows.into_iter().map(Into::into).collect();
+    audit_event::record_additions(scope, "team_members.add", RESOURCE, &added, now).await?;
+    Ok(added.into_iter().map(|(_, member)| (member.team_id, member.user_id)).collect())
 }
 
 /// A member of a team. Error: `TEAM_MEMBER_NOT_FOUND`.
@@ -106,8 +142,8 @@ pub async fn remove(scope: &mut TenantScope, before: &TeamMember, now: DateTime<
     record(scope, "team_members.remove", Some(before), None, now).await
 }
 
-/// What is removed with something else: what of it is written down.
-struct Removed {
+/// What is added or removed with something else: what of it is written down.
+struct Bare {
     organization_id: OrganizationId,
     team_id: TeamId,
     user_id: UserId,
@@ -117,8 +153,8 @@ struct Removed {
     update_time: DateTime<Utc>,
 }
 
-impl From<Removed> for (String, TeamMember) {
-    fn from(row: Removed) -> Self {
+impl From<Bare> for (String, TeamMember) {
+    fn from(row: Bare) -> Self {
         let member = TeamMember {
             organization_id: row.organization_id,
             team_id: row.team_id,
@@ -138,7 +174,7 @@ impl From<Removed> for (String, TeamMember) {
 pub async fn leave_all(scope: &mut TenantScope, user_id: UserId, now: DateTime<Utc>) -> Result<(), Error> {
     let organization_id = scope.organization_id();
     let rows = sqlx::query_as!(
-        Removed,
+        Bare,
         r#"DELETE FROM tenancy.team_members WHERE organization_id = $1 AND user_id = $2
            RETURNING organization_id AS "organization_id: OrganizationId", team_id AS "team_id: TeamId",
                user_id AS "user_id: UserId", role AS "role: TeamRole", revision, create_time, update_time"#,
@@ -157,7 +193,7 @@ pub async fn clear(scope: &mut TenantScope, team: &Team, now: DateTime<Utc>) -> 
     let mut count = 0;
     loop {
         let rows = sqlx::query_as!(
-            Removed,
+            Bare,
             r#"DELETE FROM tenancy.team_members WHERE organization_id = $1 AND (team_id, user_id) IN (
                    SELECT m.team_id, m.user_id FROM tenancy.team_members m
                    JOIN tenancy.teams t ON t.organization_id = m.organization_id AND t.team_id = m.team_id

@@ -13,7 +13,8 @@ use crate::model::user::{Private, Profile};
 use crate::model::{etag, text};
 use crate::proto::v1;
 use crate::service::convert::audit_event::actor_type;
-use crate::service::convert::quota::reply::{duration, told};
+use crate::service::convert::quota::reply::duration;
+use crate::service::convert::told;
 use crate::service::convert::{team, timestamp, user};
 
 /// For the wire; `now` decides whether it has expired.

@@ -1,13 +1,13 @@
 //! Members between protobuf and the model.
 
-use crate::error::{Error, Violations};
-use crate::ids::UserId;
+use crate::error::{Error, Violation, Violations};
+use crate::ids::{OrganizationId, TeamId, UserId, parse_uuid};
 use crate::model::invitation::Invitation;
 use crate::model::member::{Changes, Member, MemberStatus, Role};
 use crate::model::role::{self, RoleKey};
-use crate::model::text;
+use crate::model::{team, text};
 use crate::proto::v1;
-use crate::service::convert::timestamp;
+use crate::service::convert::{timestamp, told};
 
 /// The fields that an update mask can name.
 pub const FIELDS: &[&str] = &["role", "extra_permissions", "denied_permissions"];
@@ -144,6 +144,104 @@ pub fn transfer(request: &v1::TransferOwnershipRequest) -> Result<Transfer, Erro
     Ok(Transfer { to, from, former_role })
 }
 
+/// Somebody who is to be added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct New {
+    /// Who.
+    pub user: Named,
+    /// In which role.
+    pub role: RoleKey,
+    /// To which teams.
+    pub teams: Vec<TeamNamed>,
+}
+
+/// A user, as a row names them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Named {
+    /// By id.
+    Id(UserId),
+    /// By address.
+    Email(String),
+}
+
+/// A team, as a row names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TeamNamed {
+    /// By id.
+    Id(TeamId),
+    /// By what is unique of the names from the root down to it.
+    Path(Vec<String>),
+}
+
+/// The most teams of one row.
+const MOST_TEAMS: usize = 20;
+
+/// Who is to be added. Error: `INVALID_FIELD` with every violation.
+pub fn new_member(message: &v1::NewMember) -> Result<New, Error> {
+    let mut wrong = Violations::default();
+    let user = match (message.user_id.as_str(), message.email.as_str()) {
+        (id, "") => take(&mut wrong, "user_id", id).map(Named::Id),
+        ("", email) => wrong.take(text::email("email", email)).map(Named::Email),
+        _ => {
+            wrong.add("email", "must be empty where user_id names the user");
+            None
+        }
+    };
+    let role = wrong.take(message.role.parse());
+    if message.teams.len() > MOST_TEAMS {
+        wrong.add("teams", format!("must be at most {MOST_TEAMS}"));
+    }
+    let named = |name: &String| -> Result<TeamNamed, Violation> {
+        if let Some(id) = parse_uuid(name) {
+            return Ok(TeamNamed::Id(id.into()));
+        }
+        let names = team::names("teams", name)?;
+        let key = |name: String| text::display_name("teams", &name).map(|name| team::name_key(&name));
+        Ok(TeamNamed::Path(names.into_iter().map(key).collect::<Result<_, _>>()?))
+    };
+    let teams = message.teams.iter().take(MOST_TEAMS).filter_map(|name| wrong.take(named(name))).collect();
+    wrong.finish()?;
+    let (user, role) = user.zip(role).ok_or_else(|| Error::internal("a row lacks a field without a violation"))?;
+    Ok(New { user, role, teams })
+}
+
+/// What became of a row that was not refused; `added` is who became a member by it.
+#[must_use]
+pub fn new_member_result(
+    (organization_id, user_id, role): (OrganizationId, UserId, &RoleKey),
+    added: Option<Member>,
+    joined: Vec<TeamId>,
+) -> v1::NewMemberResult {
+    let status = match (&added, joined.as_slice()) {
+        (Some(_), _) => v1::NewMemberStatus::Added,
+        (None, [_, ..]) => v1::NewMemberStatus::Joined,
+        (None, []) => v1::NewMemberStatus::Exists,
+    };
+    let known = || v1::Member {
+        organization_id: organization_id.to_string(),
+        user_id: user_id.to_string(),
+        role: role.to_string(),
+        ..v1::Member::default()
+    };
+    v1::NewMemberResult {
+        status: status.into(),
+        member: Some(added.map_or_else(known, to_proto)),
+        joined_team_ids: joined.iter().map(ToString::to_string).collect(),
+        ..v1::NewMemberResult::default()
+    }
+}
+
+/// What became of a row that was refused.
+#[must_use]
+pub fn refused(error: &Error) -> v1::NewMemberResult {
+    v1::NewMemberResult {
+        status: v1::NewMemberStatus::Refused.into(),
+        reason: error.reason(),
+        message: told(error),
+        ..v1::NewMemberResult::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +257,28 @@ mod tests {
         assert_eq!(wrong("", ""), ["user_id", "role"]);
         assert_eq!(wrong("x", "admin"), ["user_id"]);
         assert_eq!(wrong(user, "Admin"), ["role"]);
+    }
+
+    #[test]
+    fn new_members() {
+        let of = |user_id: &str, email: &str, role: &str, teams: &[&str]| {
+            let teams = teams.iter().map(ToString::to_string).collect();
+            new_member(&v1::NewMember { user_id: user_id.into(), email: email.into(), role: role.into(), teams })
+                .map_err(|error| match error {
+                    Error::Invalid(violations) => violations.into_iter().map(|violation| violation.field).collect(),
+                    other => vec![other.to_string()],
+                })
+        };
+        let id = "0190b0c5-7c2e-7000-8000-000000000001";
+        let new = of(id, "", "admin", &[id, "Ops/ON Call"]).unwrap();
+        let path = TeamNamed::Path(vec!["ops".into(), "on call".into()]);
+        assert_eq!(new.user, Named::Id(id.parse().unwrap()));
+        assert_eq!(new.teams, [TeamNamed::Id(parse_uuid(id).unwrap().into()), path]);
+        assert_eq!(of("", "a@b.co", "viewer", &[]).unwrap().user, Named::Email("a@b.co".into()));
+        let wrong = |fields: &[&str]| Err(fields.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(of("", "", "", &["a//b"]), wrong(&["user_id", "role", "teams"]));
+        assert_eq!(of(id, "a@b.co", "viewer", &["a"; 21]), wrong(&["email", "teams"]));
+        assert_eq!(of("", "a@", "viewer", &[]), wrong(&["email"]));
     }
 
     #[test]

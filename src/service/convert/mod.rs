@@ -22,7 +22,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value as ProtoValue};
 use serde_json::{Map, Number, Value};
 
-use crate::error::Violation;
+use crate::error::{Error, Violation};
 
 /// A time for the wire.
 #[must_use]
@@ -39,6 +39,18 @@ pub fn time(field: &str, timestamp: Timestamp) -> Result<DateTime<Utc>, Violatio
         within.then(|| DateTime::from_timestamp(timestamp.seconds, nanos / 1000 * 1000))?
     };
     good().ok_or_else(|| Violation::new(field, "must be a time in the years 1 to 9999"))
+}
+
+/// What a caller is told of an error that is the fate of one row only; of a fault of ours no more than that.
+#[must_use]
+pub fn told(error: &Error) -> String {
+    match error {
+        Error::Internal(text) => {
+            tracing::error!(error = %text, "internal error");
+            "internal error".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// A JSON object for the wire.

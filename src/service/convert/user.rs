@@ -1,12 +1,12 @@
 //! Users between protobuf and the model.
 
 use crate::error::{Error, Violations};
-use crate::ids::{OrganizationId, parse_uuid};
+use crate::ids::{OrganizationId, UserId, parse_uuid};
 use crate::model::text;
 use crate::model::user::{Belonging, Identity, Private, Profile, User, UserStatus};
 use crate::proto::v1;
 use crate::service::convert::member::status as member_status;
-use crate::service::convert::{from_struct, timestamp, to_struct};
+use crate::service::convert::{from_struct, timestamp, to_struct, told};
 
 /// The fields that an update mask can name, and that a tenant sees.
 pub const FIELDS: &[&str] = &["email", "display_name", "avatar_uri", "locale"];
@@ -74,6 +74,27 @@ pub fn new_user(message: v1::User) -> Result<(Profile, Private), Error> {
     let private = private(&mut wrong, Private::default(), &message, PRIVATE_FIELDS)?;
     wrong.finish().map_err(|error| error.within("user"))?;
     Ok((profile, private))
+}
+
+/// What became of a row of a batch that was not refused: whom it made, or who was there before.
+#[must_use]
+pub fn new_user_result(user: Result<v1::User, UserId>) -> v1::NewUserResult {
+    let (status, user) = match user {
+        Ok(created) => (v1::NewUserStatus::Created, created),
+        Err(known) => (v1::NewUserStatus::Exists, v1::User { user_id: known.to_string(), ..v1::User::default() }),
+    };
+    v1::NewUserResult { status: status.into(), user: Some(user), ..v1::NewUserResult::default() }
+}
+
+/// What became of a row that was refused.
+#[must_use]
+pub fn refused(error: &Error) -> v1::NewUserResult {
+    v1::NewUserResult {
+        status: v1::NewUserStatus::Refused.into(),
+        reason: error.reason(),
+        message: told(error),
+        ..v1::NewUserResult::default()
+    }
 }
 
 /// The profile with the named fields taken from the message. Error: `INVALID_FIELD` with every violation.

@@ -87,6 +87,18 @@ pub fn good(path: &str, furnished: &Furnished) -> Option<Vec<u8>> {
         }
         .encode_to_vec(),
         "CreateUser" => v1::CreateUserRequest { user: Some(user()), ..Default::default() }.encode_to_vec(),
+        "BatchCreateUsers" => v1::BatchCreateUsersRequest { users: vec![user()], ..Default::default() }.encode_to_vec(),
+        "BatchAddMembers" => v1::BatchAddMembersRequest {
+            organization_id: furnished.tenant.id.clone(),
+            members: vec![v1::NewMember {
+                user_id: furnished.user_id.clone(),
+                role: "owner".into(),
+                teams: vec!["Engineering/Backend Squad".into()],
+                ..v1::NewMember::default()
+            }],
+            ..Default::default()
+        }
+        .encode_to_vec(),
         "UpdateUser" => v1::UpdateUserRequest {
             user: Some(v1::User { user_id: furnished.user_id.clone(), ..user() }),
             update_mask: Some(FieldMask { paths: vec!["*".into()] }),

@@ -297,6 +297,7 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
         case("/tenancy.v1.UsageService/VoidUsageEvent")
             .organization(void(organization_id()))
             .resource(void(String::new()), "USAGE_EVENT_NOT_FOUND"),
+        case("/tenancy.v1.UserService/BatchCreateUsers"),
         case("/tenancy.v1.UserService/CreateUser"),
         case("/tenancy.v1.UserService/GetUser")
             .organization(v1::GetUserRequest { organization_id: organization_id(), user_id: user_id() })

@@ -97,7 +97,7 @@ async fn a_repeated_creation_is_one() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;
     let team = v1::Team { display_name: "Once".into(), ..v1::Team::default() };
-    let request = v1::CreateTeamRequest { team: Some(team), request_id: REQUEST_ID.into() };
+    let request = v1::CreateTeamRequest { team: Some(team), request_id: REQUEST_ID.into(), ..Default::default() };
     let again = (0..4).map(|_| {
         let (mut teams, request) = (tenant.client.teams(), request.clone());
         async move { teams.create_team(request).await.map(tonic::Response::into_inner) }

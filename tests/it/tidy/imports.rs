@@ -170,7 +170,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["auth", "clock", "error", "ids", "metering", "model", "page", "repository"]),
-    // A client of the service like any other.
+    // Clients of the service like any other.
+    ("cli::import", &["cli", "model::team", "model::user", "proto", "service::convert"]),
     ("cli::ratelimit", &["cli", "proto"]),
     ("cli::usage::import", &["cli", "proto", "service::convert"]),
     ("cli", &["app", "auth", "clock", "config", "demo", "error", "ids", "model", "page", "repository", "telemetry"]),

@@ -17,7 +17,7 @@ async fn audit(client: &Client, action: &str) -> Vec<v1::AuditEvent> {
 
 async fn create_team(client: &Client, name: &str, request_id: &str) -> Result<String, Status> {
     let team = v1::Team { display_name: name.into(), ..v1::Team::default() };
-    let request = v1::CreateTeamRequest { team: Some(team), request_id: request_id.into() };
+    let request = v1::CreateTeamRequest { team: Some(team), request_id: request_id.into(), ..Default::default() };
     Ok(client.teams().create_team(request).await?.into_inner().team.unwrap().team_id)
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use serde_json::{Value, json};
+use tenancy::cli::client::Input;
 use tenancy::cli::usage::UsageCommand;
-use tenancy::cli::usage::import::{self, Input};
+use tenancy::cli::usage::import;
 use tenancy::cli::{Cli, Command};
 use tenancy::proto::v1;
 

@@ -1,17 +1,14 @@
 //! Reads the file, line by line, into messages of a size that is good to send.
 
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, Read};
 
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use crate::cli::client::lines::{LINE, Lines};
 use crate::cli::usage::import::cloud_event;
 use crate::proto::v1;
 
-/// The longest line; an event has 4 KiB of properties at most. What follows is skipped without being kept.
-const LINE: usize = 256 << 10;
-/// What is read at once. A message ends with it, so that lines of a pipe do not wait for those to come.
-const BUFFER: usize = 256 << 10;
 /// The most events of a message, and the bytes after which it is full.
 const MESSAGE: (usize, usize) = (1000, 1 << 20);
 
@@ -36,16 +33,14 @@ impl Batch {
 
 /// Reads an input.
 pub struct Reader<R> {
-    input: BufReader<R>,
+    input: Lines<R>,
     meter: Option<String>,
-    line: u64,
-    offset: u64,
 }
 
 impl<R: Read> Reader<R> {
     /// Of these bytes; `meter` instead of what the events say.
     pub fn new(input: R, meter: Option<String>) -> Self {
-        Self { input: BufReader::with_capacity(BUFFER, input), meter, line: 0, offset: 0 }
+        Self { input: Lines::new(input), meter }
     }
 
     /// Reads to the end, or until nobody wants more. Blocks: to be run on a thread of its own.
@@ -71,58 +66,29 @@ impl<R: Read> Reader<R> {
         let mut batch = Batch::default();
         let mut bytes = 0;
         let mut line = Vec::new();
-        while let Some(is_whole) = self.read_line(&mut line)? {
-            self.line += 1;
+        while let Some(is_whole) = self.input.next(&mut line)? {
+            let number = self.input.number();
             if !is_whole {
-                batch.wrong.push((self.line, format!("the line is longer than {} KiB", LINE >> 10)));
+                batch.wrong.push((number, format!("the line is longer than {} KiB", LINE >> 10)));
             } else if !line.trim_ascii().is_empty() {
                 match cloud_event::read(&line, self.meter.as_deref()) {
                     Ok(event) => {
                         bytes += event.encoded_len();
-                        batch.lines.push(self.line);
+                        batch.lines.push(number);
                         batch.events.push(event);
                     }
-                    Err(why) => batch.wrong.push((self.line, why)),
+                    Err(why) => batch.wrong.push((number, why)),
                 }
             }
             let count = batch.events.len() + batch.wrong.len();
             let is_full = count >= MESSAGE.0 || bytes >= MESSAGE.1;
-            if is_full || count > 0 && self.input.buffer().is_empty() {
+            // A message ends with what is read, so that lines of a pipe do not wait for those to come.
+            if is_full || count > 0 && self.input.is_drained() {
                 break;
             }
         }
-        batch.offset = self.offset;
+        batch.offset = self.input.offset();
         Ok((!batch.is_empty()).then_some(batch))
-    }
-
-    /// Reads a line without its end; false when it was too long, `None` at the end of the input.
-    fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
-        line.clear();
-        let mut is_whole = true;
-        let mut has_begun = false;
-        loop {
-            let available = match self.input.fill_buf() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                available => available?,
-            };
-            if available.is_empty() {
-                return Ok(has_begun.then_some(is_whole));
-            }
-            has_begun = true;
-            let end = available.iter().position(|byte| *byte == b'\n');
-            let part = &available[..end.unwrap_or(available.len())];
-            if line.len() + part.len() <= LINE {
-                line.extend_from_slice(part);
-            } else {
-                is_whole = false;
-            }
-            let read = part.len() + usize::from(end.is_some());
-            self.input.consume(read);
-            self.offset += read as u64;
-            if end.is_some() {
-                return Ok(Some(is_whole));
-            }
-        }
     }
 }
 

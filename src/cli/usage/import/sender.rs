@@ -7,45 +7,29 @@ use std::time::Duration;
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::transport::Endpoint;
+use tonic::{Status, Streaming};
 
 use crate::cli::CliError;
+use crate::cli::client::progress::Progress;
+use crate::cli::client::{BACK_OFF, Credential, is_final, told};
+use crate::cli::usage::import::Import;
 use crate::cli::usage::import::lines::Batch;
-use crate::cli::usage::import::progress::Progress;
 use crate::cli::usage::import::summary::Summary;
-use crate::cli::usage::import::{Import, KEY};
 use crate::proto::v1::usage_service_client::UsageServiceClient;
 use crate::proto::v1::{StreamUsageRequest, StreamUsageResponse, UsageEventStatus};
 
 /// The most messages that are not acknowledged: they are kept to be sent again.
 const WINDOW: usize = 8;
-/// How long to wait before another try: at first, and at most. Each wait is twice the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long the service may take to end a stream on which everything is acknowledged.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How often a message is made of events that were UNAVAILABLE before their lines are given up.
 const TRIES: u32 = 10;
 
-/// Where to. Error: no URL, or one of another scheme.
-pub fn endpoint(url: &str) -> Result<Endpoint, CliError> {
-    let wrong = |error: tonic::transport::Error| format!("--url {url}: {error}");
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(wrong)?;
-    let endpoint = match endpoint.uri().scheme_str() {
-        Some("http") => endpoint,
-        Some("https") => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?,
-        _ => return Err(format!("--url {url}: must be http://host:port or https://host:port").into()),
-    };
-    // A peer that is gone without a word is noticed.
-    let keepalive = Duration::from_secs(10);
-    Ok(endpoint.connect_timeout(keepalive).http2_keep_alive_interval(keepalive).keep_alive_timeout(keepalive))
-}
-
 /// Sends messages.
 pub struct Sender {
     endpoint: Endpoint,
-    key: MetadataValue<Ascii>,
+    credential: Credential,
     organization: String,
     patience: Duration,
     /// In the order of their sequences.
@@ -67,11 +51,9 @@ struct Message {
 impl Sender {
     /// A sender with nothing sent.
     pub fn new(endpoint: Endpoint, key: &str, command: &Import) -> Result<Self, CliError> {
-        let mut key: MetadataValue<Ascii> = key.parse().map_err(|_| format!("{KEY} is no API key"))?;
-        key.set_sensitive(true);
         Ok(Self {
             endpoint,
-            key,
+            credential: Credential::new(key)?,
             organization: command.organization.clone(),
             patience: command.patience,
             unacknowledged: VecDeque::new(),
@@ -167,8 +149,7 @@ impl Sender {
         let outgoing = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
             Some((receiver.recv().await?, receiver))
         });
-        let mut request = Request::new(outgoing);
-        request.metadata_mut().insert("x-api-key", self.key.clone());
+        let request = self.credential.request(outgoing);
         let acknowledgements = UsageServiceClient::new(channel).stream_usage(request).await?;
         Ok((messages, acknowledgements.into_inner()))
     }
@@ -229,26 +210,8 @@ impl Sender {
     }
 }
 
-/// Whether a new stream would be refused the same way.
-fn is_final(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::NotFound
-            | Code::InvalidArgument
-            | Code::FailedPrecondition
-            | Code::Unimplemented
-    )
-}
-
 fn ended() -> Status {
     Status::unavailable("the service ended the stream")
-}
-
-fn told(status: &Status) -> String {
-    let code = status.code();
-    if status.message().is_empty() { code.description().to_owned() } else { status.message().to_owned() }
 }
 
 /// An error and what it comes from: tonic's own text is no more than "transport error".

@@ -7,7 +7,7 @@ use crate::model::limit::Maker;
 use crate::proto::v1;
 use crate::quota::decision::{Decision, LimitView, Source};
 use crate::service::convert::limit::{subject_kind, window};
-use crate::service::convert::timestamp;
+use crate::service::convert::{timestamp, told};
 
 /// A decision.
 #[must_use]
@@ -61,19 +61,6 @@ pub fn failed(error: &Error) -> v1::QuotaResult {
 #[must_use]
 pub fn unsettled(error: &Error) -> v1::SettlementResult {
     v1::SettlementResult { reason: error.reason(), message: told(error), ..v1::SettlementResult::default() }
-}
-
-/// What a caller is told of an error; of a fault of ours no more than that.
-/// What a developer is told of an error in a result of its own; the rest is for the log.
-#[must_use]
-pub fn told(error: &Error) -> String {
-    match error {
-        Error::Internal(text) => {
-            tracing::error!(error = %text, "internal error");
-            "internal error".to_owned()
-        }
-        other => other.to_string(),
-    }
 }
 
 /// An amount for the wire. None is greater than an `i64` can be.

@@ -43,6 +43,12 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
     };
     let question = || v1::PermissionQuestion { user_id: user_id(), permission: "usage.read".into() };
     vec![
+        // That it names no team and no address of another tenant has tests of its own in member/batch.rs.
+        case("/tenancy.v1.MemberService/BatchAddMembers").organization(v1::BatchAddMembersRequest {
+            organization_id: organization_id(),
+            members: vec![v1::NewMember { user_id: user_id(), role: "viewer".into(), ..v1::NewMember::default() }],
+            ..Default::default()
+        }),
         case("/tenancy.v1.MemberService/UpdateMember")
             .organization(v1::UpdateMemberRequest {
                 member: Some(member(organization_id())),

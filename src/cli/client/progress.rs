@@ -20,6 +20,7 @@ pub struct Progress {
 
 impl Progress {
     /// Of an input of so many bytes.
+    #[must_use]
     pub fn new(bytes: Option<u64>) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden(), told: Some(Mutex::new(Instant::now())) };
