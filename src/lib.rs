@@ -18,7 +18,7 @@
 //! | [`worker`] | background jobs; each has a step that a test drives | `repository`, and the caches it keeps true |
 //! | [`status`] | the only mapping of an error to the wire | `error` |
 //! | [`app`], [`config`], [`telemetry`] | composition, options, logs and metrics | anything |
-//! | [`cli`], [`demo`] | the commands, and the data they show | anything |
+//! | [`cli`], [`demo`] | the commands, and the data they show; `cli::export` and `cli::restore` move an organization, by [`repository::portable`] | anything |
 //!
 //! `auth` holds both values without I/O (`permission`, `principal`, `keys`, `invitation`) and what does I/O with them
 //! (`directory`, `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
@@ -100,7 +100,7 @@
 //! # Deliberately absent
 //!
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
-//! outside a scope, the owner's migrations aside. No cache that is right only if a notification arrives.
+//! outside a scope, the owner's migrations aside; a restore, which is the owner's too, has a scope of its own. No cache that is right only if a notification arrives.
 
 pub mod about;
 pub mod app;

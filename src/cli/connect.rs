@@ -7,9 +7,10 @@ use sqlx::postgres::PgConnectOptions;
 use crate::cli::{CliError, runtime};
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
+use crate::error::Error;
 use crate::repository::database::{Database, DatabaseOptions};
 use crate::repository::embedded::{self, Embedded};
-use crate::repository::migrate;
+use crate::repository::migrate::{self, Provision};
 
 /// The longest a statement may run.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,14 +42,7 @@ pub async fn connect(config: &DatabaseConfig, embedded: Option<Embedded>) -> Res
             }
             url.clone()
         }
-        (None, Some(embedded)) => {
-            let superuser = PgConnectOptions::new_without_pgpass()
-                .host(&embedded.socket_dir().to_string_lossy())
-                .port(embedded.port())
-                .username(embedded.superuser())
-                .password(embedded.superuser_password());
-            migrate::provision(&superuser, embedded.superuser_password()).await?.service
-        }
+        (None, Some(embedded)) => provision(embedded).await?.service,
         (None, None) => return Err("neither DATABASE_URL nor an embedded Postgres".into()),
     };
     let options = DatabaseOptions {
@@ -59,6 +53,26 @@ pub async fn connect(config: &DatabaseConfig, embedded: Option<Embedded>) -> Res
         statement_timeout: STATEMENT_TIMEOUT,
     };
     Ok(Connected { options, embedded })
+}
+
+/// The login of the owner of the schema, which is brought up to date: what few commands do that no login of the service may.
+pub async fn owner(config: &DatabaseConfig, embedded: Option<&Embedded>) -> Result<PgConnectOptions, CliError> {
+    if let Some(embedded) = embedded {
+        return Ok(provision(embedded).await?.owner);
+    }
+    let owner = config.migration_url.clone().ok_or("set TENANCY_MIGRATION_URL to a login that owns the schema")?;
+    migrate::migrate(&owner, None).await?;
+    Ok(owner)
+}
+
+/// Makes the logins of an embedded Postgres where they are missing.
+async fn provision(embedded: &Embedded) -> Result<Provision, Error> {
+    let superuser = PgConnectOptions::new_without_pgpass()
+        .host(&embedded.socket_dir().to_string_lossy())
+        .port(embedded.port())
+        .username(embedded.superuser())
+        .password(embedded.superuser_password());
+    migrate::provision(&superuser, embedded.superuser_password()).await
 }
 
 /// Runs a command on the database, started and stopped around it where it is our own.

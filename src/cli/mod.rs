@@ -9,11 +9,13 @@
 pub mod client;
 pub mod connect;
 pub mod demo;
+pub mod export;
 pub mod first_start;
 pub mod import;
 pub mod migrate;
 pub mod operator;
 pub mod ratelimit;
+pub mod restore;
 pub mod serve;
 pub mod usage;
 
@@ -101,8 +103,14 @@ pub enum Command {
     /// tenant's own key imports teams, and members by user_id.
     ///
     /// The exit status is 0 when no row was refused.
+    ///
+    /// A file that tenancy export wrote is restored instead: whole or not at all, on the database, as the owner of its schema
+    /// (TENANCY_MIGRATION_URL, or the embedded Postgres while no server runs). That takes no key, and none of the
+    /// options but --map-users.
     #[command(verbatim_doc_comment)]
     Import(import::Import),
+    /// Export all that one organization has, as NDJSON: a file to be kept like a backup, which import restores
+    Export(export::Export),
     /// Load the demo data where it is missing, and print the keys it made
     Demo,
 }
@@ -118,7 +126,16 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         }),
         Some(Command::Usage(command)) => usage::run(command, &cli.database),
         Some(Command::Ratelimit(command)) => ratelimit::run(command),
-        Some(Command::Import(command)) => import::run(&command),
+        Some(Command::Import(command)) => {
+            let mut input = client::open(command.file.as_deref())?;
+            if restore::is_export(&mut input)? {
+                return restore::run(input, &cli.database, cli.serve.usage_retention, command.map_users);
+            }
+            import::run(&command, input)
+        }
+        Some(Command::Export(command)) => connect::with_database(&cli.database, async |database| {
+            export::run(&command, &database, &Clock::system()).await
+        }),
         Some(Command::Demo) => connect::with_database(&cli.database, async |database| {
             demo::run(&database, &Clock::system(), &mut std::io::stdout()).await
         }),

@@ -13,6 +13,7 @@ pub mod organization;
 pub mod origin;
 pub mod plan;
 pub mod platform_key;
+pub mod portable;
 pub mod rate_limit_domain;
 pub mod role;
 pub mod team;

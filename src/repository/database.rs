@@ -114,6 +114,31 @@ impl Database {
         Ok(Scope::new(self.begin(&self.pools().main, begin).await?, kind, Arc::clone(&self.caches)))
     }
 
+    /// A scope of one organization that sees one moment, however long it reads, and changes nothing.
+    pub async fn snapshot(&self, permitted: &Permitted) -> Result<TenantScope, Error> {
+        let organization_id = permitted.organization_id();
+        let begin =
+            format!("{}; SET LOCAL tenancy.organization_id = '{organization_id}'", snapshot_of("tenancy_app", None));
+        let kind = Tenant { organization_id, acting_user: None, context: permitted.context().clone() };
+        Ok(Scope::new(self.begin(&self.pools().main, begin).await?, kind, Arc::clone(&self.caches)))
+    }
+
+    /// A scope across organizations that sees the moment of another one, as `portable::export::moment` names it.
+    pub async fn platform_snapshot(
+        &self,
+        permitted: &PermittedPlatform,
+        purpose: Purpose,
+        moment: &str,
+    ) -> Result<PlatformScope, Error> {
+        if !moment.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+            return Err(Error::internal(format!("{moment:?} is no name of a snapshot")));
+        }
+        let begin = snapshot_of("tenancy_platform", Some(moment));
+        metrics::counter!("tenancy_platform_scopes_total", "purpose" => purpose.as_str()).increment(1);
+        let kind = Platform { context: permitted.context().clone() };
+        Ok(Scope::new(self.begin(&self.pools().platform, begin).await?, kind, Arc::clone(&self.caches)))
+    }
+
     /// A scope of the usage tables of the given organizations.
     pub async fn ingest(&self, organizations: impl IntoIterator<Item = OrganizationId>) -> Result<IngestScope, Error> {
         let mut begin = self.begin_statement("tenancy_ingest");
@@ -236,4 +261,13 @@ impl Database {
             Err(_) => Err(unreachable()),
         }
     }
+}
+
+/// Begins what reads a whole organization: for as long as it takes, and each value as the same text on every server.
+fn snapshot_of(role: &str, moment: Option<&str>) -> String {
+    let moment = moment.map(|moment| format!("; SET TRANSACTION SNAPSHOT '{moment}'")).unwrap_or_default();
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{moment}; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = 0; \
+         SET LOCAL jit = off; SET LOCAL TimeZone = 'UTC'; SET LOCAL bytea_output = 'hex'"
+    )
 }

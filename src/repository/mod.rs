@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod organization;
 pub mod plan;
 pub mod platform_key;
+pub mod portable;
 pub mod purge;
 pub mod quota;
 pub mod rate_limit_domain;

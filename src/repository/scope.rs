@@ -93,6 +93,8 @@ pub enum Purpose {
     Changes,
     /// Make and drop partitions, purge organizations, forget old request ids.
     Upkeep,
+    /// Read who the members of an organization are, for its export.
+    ExportOrganization,
 }
 
 impl Purpose {
@@ -112,6 +114,7 @@ impl Purpose {
             Self::TokenKeys => "token_keys",
             Self::Changes => "changes",
             Self::Upkeep => "upkeep",
+            Self::ExportOrganization => "export_organization",
         }
     }
 }

@@ -27,6 +27,7 @@ mod operator;
 mod organization;
 mod organization_lifecycle;
 mod permission;
+mod portable;
 mod process;
 mod quota;
 mod role;

@@ -169,6 +169,20 @@ fn sql_is_in_the_repository_only() -> io::Result<()> {
 }
 
 #[test]
+fn the_owner_works_from_the_command_line_only() -> io::Result<()> {
+    let mut found = Vec::new();
+    let may = ["src/repository/portable/", "src/cli/restore"];
+    for file in files(&["src"], ".rs")?.iter().filter(|file| !may.iter().any(|place| file.path.starts_with(place))) {
+        for (number, line) in file.code().filter(|(_, line)| line.contains("owner::") || line.contains("RestoreScope"))
+        {
+            found.push(format!("{}:{number}: what serves has no login of the owner: {}", file.path, line.trim()));
+        }
+    }
+    none(&found);
+    Ok(())
+}
+
+#[test]
 fn grpc_stays_at_the_edge() -> io::Result<()> {
     let mut found = Vec::new();
     for file in files(&["src"], ".rs")? {

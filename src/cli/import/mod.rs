@@ -25,7 +25,6 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +82,11 @@ pub struct Import {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Of an export: a user whose address another user has here is that one, in all that is restored but in texts, such as
+    /// the subjects of usage
+    #[arg(long)]
+    pub map_users: bool,
+
     /// How long to send a request again that does not succeed, as when the service restarts
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     pub patience: Duration,
@@ -101,9 +105,8 @@ pub enum Format {
 }
 
 /// Runs the command, until Ctrl-C.
-pub fn run(command: &Import) -> Result<(), CliError> {
+pub fn run(command: &Import, input: Input) -> Result<(), CliError> {
     let key = client::key(command.key_file.as_deref())?;
-    let input = client::open(command.file.as_deref())?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let stopper = stop.clone();
@@ -138,9 +141,6 @@ pub async fn import(
     }
     while is_whole.is_some() && first.trim_ascii().is_empty() {
         is_whole = lines.next(&mut first)?;
-    }
-    if is_whole == Some(true) && is_export(&first) {
-        return Err("the file is an export of an organization, which cannot be restored yet".into());
     }
     let format = command.format.unwrap_or_else(|| guess(command, &first));
     let defaults = Defaults { kind: command.kind, organization: command.organization.clone() };
@@ -187,11 +187,6 @@ async fn send(
         progress.reached(offset, report.rows());
     }
     Ok(())
-}
-
-/// Whether the file begins as one that `tenancy export` wrote: its first line is an object with `tenancy_export`.
-fn is_export(first: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(first).is_ok_and(|line| line.get("tenancy_export").is_some())
 }
 
 /// What the file is by its ending, or by how it begins.

@@ -5,6 +5,7 @@
 //! another matter: a dropped partition is gone from every snapshot. So [`kept`] locks the table of events, as any reader
 //! does, and holds that to the end of its scope, in which the slice is compared afterwards.
 
+use std::fmt;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::model::usage::SeriesId;
-use crate::repository::scope::TenantScope;
+use crate::repository::scope::{Scope, TenantScope};
 
 /// A quarter of an hour of a series that is not what its raw events add up to. `expected` and `found` are for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +38,7 @@ pub struct Difference {
 
 /// The time whose raw events are kept: from the start of the oldest partition to the end of the newest. `None` without
 /// partitions. Until the scope ends, none is dropped.
-pub async fn kept(scope: &mut TenantScope) -> Result<Option<Range<DateTime<Utc>>>, Error> {
+pub async fn kept<K: fmt::Debug + Send>(scope: &mut Scope<K>) -> Result<Option<Range<DateTime<Utc>>>, Error> {
     sqlx::query!("SELECT FROM tenancy.usage_events LIMIT 0").execute(&mut *scope).await?;
     // By their names, as the functions of the upkeep have it.
     let row = sqlx::query!(

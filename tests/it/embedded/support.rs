@@ -38,7 +38,7 @@ pub async fn provisioned(connections: u32) -> (TempDir, Embedded, Cloned) {
         .password(postgres.superuser_password());
     let provision = migrate::provision(&superuser, postgres.superuser_password()).await.unwrap();
     let superuser = PgPoolOptions::new().max_connections(2).connect_lazy_with(superuser.database("tenancy"));
-    (directory, postgres, Cloned { service: provision.service, superuser })
+    (directory, postgres, Cloned { service: provision.service, owner: provision.owner.into(), superuser })
 }
 
 /// A server that needs few resources.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
@@ -18,6 +19,8 @@ use crate::harness::eventually;
 pub struct Cloned {
     /// As the service logs in: bound by row level security.
     pub service: PgConnectOptions,
+    /// As the owner of the schema, who migrates and restores.
+    pub owner: Arc<PgConnectOptions>,
     /// As the superuser, to look at what is really there. Never what is tested.
     pub superuser: PgPool,
 }
@@ -71,6 +74,7 @@ pub async fn clone_template() -> Cloned {
     connection.close().await.unwrap();
     Cloned {
         service: shared.template.service.clone().database(&name),
+        owner: Arc::new(shared.template.owner.clone().database(&name)),
         superuser: PgPoolOptions::new().max_connections(2).connect_lazy_with(shared.superuser.clone().database(&name)),
     }
 }

@@ -2,7 +2,7 @@
 //! organization. A new RPC without a case here fails the build of trust.
 
 mod invitations;
-mod plans;
+pub mod plans;
 mod quota;
 mod roles;
 mod sidecar;

@@ -122,6 +122,8 @@ const FURTHER_POLICIES: &[(&str, &str, &str, &str)] = &[
     ("usage_unique_values", "ingest_insert", "INSERT", "tenancy_ingest"),
     ("usage_unique_values", "ingest_select", "SELECT", "tenancy_ingest"),
     ("usage_unique_values", "ingest_update", "UPDATE", "tenancy_ingest"),
+    ("users", "owner_insert", "INSERT", "tenancy_owner"),
+    ("users", "owner_select", "SELECT", "tenancy_owner"),
     ("users", "platform_insert", "INSERT", "tenancy_platform"),
     ("users", "platform_select", "SELECT", "tenancy_platform"),
     ("users", "platform_update", "UPDATE", "tenancy_platform"),

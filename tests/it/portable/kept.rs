@@ -1,0 +1,71 @@
+//! Raw events that are past their retention where they come to: their figures are restored, and those of others stay right.
+
+use chrono::TimeDelta;
+use tenancy::model::usage::quarter;
+use tenancy::proto::v1;
+
+use crate::harness::World;
+use crate::portable::support::{exported, kept_for};
+use crate::usage::support::{create_meter, event, fates, stored, timestamp};
+use crate::usage::verify::verify;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_outlive_the_events() {
+    let (origin, destination) = (World::start().await, World::start().await);
+    let acme = origin.tenant("acme").await;
+    create_meter(&acme.client, "calls", v1::MeterAggregation::Sum).await;
+    let now = quarter(origin.clock.now());
+    let ages = [1, 15, 25, 34];
+    let events = ages.iter().map(|days| event(&format!("{days}"), now - TimeDelta::days(*days)));
+    assert_eq!(fates(&acme.client, events.collect()).await, ["RECORDED"; 4]);
+    let file = exported(&origin, &acme.id).await;
+
+    // Somebody here had usage in weeks of which no raw event is kept any more.
+    let resident = destination.tenant("resident").await;
+    create_meter(&resident.client, "calls", v1::MeterAggregation::Sum).await;
+    let events = ages.iter().map(|days| event(&format!("{days}"), now - TimeDelta::days(*days)));
+    assert_eq!(fates(&resident.client, events.collect()).await, ["RECORDED"; 4]);
+    let retention = TimeDelta::days(16);
+    sqlx::query("SELECT tenancy.drop_usage_partitions($1)")
+        .bind(destination.clock.now() - retention)
+        .execute(&destination.database.superuser)
+        .await
+        .unwrap();
+    let before = stored(&destination.database).await;
+    assert!((1..4).contains(&before));
+
+    let said = kept_for(&destination, &file, retention).await.unwrap();
+    let taken = stored(&destination.database).await - before;
+    assert_eq!(taken, before, "as much as of who is here");
+    assert!(said.contains(&format!("         4 usage_events, {} of them past their retention", 4 - taken)), "{said}");
+    let (told, different) = verify(&destination, &[]).await;
+    assert!(different == 0 && told.contains("aggregates were not recounted"), "{told}");
+    let request = v1::QueryUsageRequest {
+        meter: "calls".into(),
+        start_time: Some(timestamp(now - TimeDelta::days(40))),
+        end_time: Some(timestamp(now)),
+        bucket: v1::UsageBucket::Day.into(),
+        ..Default::default()
+    };
+    let figures = destination.client(&acme.key).usage().query_usage(request).await.unwrap().into_inner();
+    assert_eq!(figures.total, "4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_made_for_what_is_kept() {
+    let (origin, destination) = (World::start().await, World::start().await);
+    let acme = origin.tenant("acme").await;
+    create_meter(&acme.client, "calls", v1::MeterAggregation::Sum).await;
+    let now = quarter(origin.clock.now());
+    assert_eq!(fates(&acme.client, vec![event("old", now - TimeDelta::days(34))]).await, ["RECORDED"]);
+    let file = exported(&origin, &acme.id).await;
+    // A young installation: nothing is kept of so long ago.
+    sqlx::query("SELECT tenancy.drop_usage_partitions($1)")
+        .bind(now - TimeDelta::days(2))
+        .execute(&destination.database.superuser)
+        .await
+        .unwrap();
+    kept_for(&destination, &file, TimeDelta::days(90)).await.unwrap();
+    assert_eq!(stored(&destination.database).await, 1);
+    assert_eq!(verify(&destination, &[]).await, ("1 organizations, 0 differences\n".into(), 0));
+}
