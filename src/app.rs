@@ -40,6 +40,7 @@ use crate::sidecar::access_log::Deliveries;
 use crate::sidecar::pending::Pending;
 use crate::transport::admin::{self, Admin};
 use crate::transport::layers::{self, LayerOptions};
+use crate::transport::middleware::Next;
 use crate::transport::serve::{self, ConnectionOptions};
 use crate::transport::tls::{Tls, TlsError, TlsFiles};
 use crate::worker::changes::{Caches, Follower};
@@ -185,13 +186,7 @@ pub async fn start(
 
     let life = CancellationToken::new();
     let tokens = Tokens { draining: life.child_token(), workers: life.child_token(), ports: life.child_token() };
-    let mut serving = Parts::default();
-    let threads = config.threads.map_or_else(cores, usize::from);
-    for (number, thread) in serve::Threads::seats(threads).into_iter().enumerate() {
-        let listener = grpc.try_clone().map_err(|error| AppError::Start(error.to_string()))?;
-        let options = connection_options(config, tls.clone());
-        serving.thread(number, serve::run(listener, thread, service.clone(), options, tokens.draining.clone()))?;
-    }
+    let mut serving = serve_on_threads(config, &grpc, tls.as_ref(), &service, &tokens.draining)?;
     drop(grpc);
     if let Some(certificates) = certificates {
         serving.spawn("the certificates' follower", certificates.run(tokens.draining.clone()));
@@ -228,6 +223,24 @@ pub async fn start(
     let supervisor = tokio::spawn(supervise(stop.clone(), tokens, [serving, workers, ports], database.clone()));
     let (grpc, admin) = (grpc_address, admin_address);
     Ok(Running { grpc, admin, database, last_used, pending, stop, supervisor, _life: life.drop_guard() })
+}
+
+/// The threads that serve gRPC, each with a clone of the socket.
+fn serve_on_threads(
+    config: &ServeConfig,
+    grpc: &std::net::TcpListener,
+    tls: Option<&Tls>,
+    service: &impl Next,
+    draining: &CancellationToken,
+) -> Result<Parts, AppError> {
+    let mut serving = Parts::default();
+    let threads = config.threads.map_or_else(cores, usize::from);
+    for (number, thread) in serve::Threads::seats(threads).into_iter().enumerate() {
+        let listener = grpc.try_clone().map_err(|error| AppError::Start(error.to_string()))?;
+        let options = connection_options(config, tls.cloned());
+        serving.thread(number, serve::run(listener, thread, service.clone(), options, draining.clone()))?;
+    }
+    Ok(serving)
 }
 
 fn accepted(config: &ServeConfig) -> Accepted {

@@ -21,9 +21,9 @@
 //! | [`cli`], [`demo`] | the commands, and the data they show; `cli::export` and `cli::restore` move an organization, by [`repository::portable`] | anything |
 //!
 //! `auth` holds both values without I/O (`permission`, `principal`, `keys`, `invitation`) and what does I/O with them
-//! (`directory`, `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only way to a connection,
-//! is opened with a [`auth::principal::Permitted`], and only the gate makes one for a caller. A tidy test holds the
-//! imports to this table.
+//! (`directory`, `tokens`, `authenticator`, `layer`, `gate`). The repository takes the values as proofs: a scope, the only
+//! way to a connection, is opened with a [`auth::principal::Permitted`], and only the gate makes one for a caller. A tidy
+//! test holds the imports to this table.
 //!
 //! # One request, walked through
 //!
@@ -33,7 +33,9 @@
 //! 2. [`transport::layers`] lists the layers in order: the request gets an id and its place in the log, an ErrorInfo on whatever
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
-//!    before (a token is proven by [`auth::tokens`], and worth what is true of its bearer now); [`auth::permission`] says that this RPC takes `members.add`. The caller goes into the extensions.
+//!    before (a token is proven by [`auth::tokens`], and worth what is true of its bearer now); [`auth::permission`] says that
+//!    this RPC takes `members.add`. The caller goes into the extensions, and [`transport::dispatch`] finds the service (what is
+//!    asked with every request of a platform is answered by [`transport::unary`], without a stream's machinery).
 //! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
 //!    that the message names. The gate finds it, intersects with what the user acted for may do there (role, extra, denied:
 //!    [`model::role`]), and makes the proof. Who may hand out what is decided in one place, `Permitted::require_held`.
@@ -100,7 +102,8 @@
 //! # Deliberately absent
 //!
 //! No trait with one implementation, no mocks: tests use a real Postgres. No global configuration or pool. No connection
-//! outside a scope, the owner's migrations aside; a restore, which is the owner's too, has a scope of its own. No cache that is right only if a notification arrives.
+//! outside a scope, the owner's migrations aside; a restore, which is the owner's too, has a scope of its own. No cache that
+//! is right only if a notification arrives.
 
 pub mod about;
 pub mod app;

@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -50,7 +51,7 @@ struct Request<F> {
     /// Writes the line.
     line: F,
     /// Adds the request to it.
-    add: fn(&mut String, &About),
+    add: fn(&mut String, &About) -> std::fmt::Result,
 }
 
 impl<S, N, F> FormatEvent<S, N> for Request<F>
@@ -69,28 +70,27 @@ where
         let mut line = String::new();
         self.line.format_event(context, Writer::new(&mut line), event)?;
         line.truncate(line.trim_end().len());
-        (self.add)(&mut line, &about);
+        (self.add)(&mut line, &about)?;
         writeln!(writer, "{line}")
     }
 }
 
-fn in_text(line: &mut String, about: &About) {
-    line.push_str(&format!(" method={} request_id={}", about.method, about.request_id));
-    if let Some(id) = about.organization_id.get() {
-        line.push_str(&format!(" organization_id={id}"));
-    }
+fn in_text(line: &mut String, about: &About) -> std::fmt::Result {
+    write!(line, " method={} request_id={}", about.method, about.request_id)?;
+    about.organization_id.get().map_or(Ok(()), |id| write!(line, " organization_id={id}"))
 }
 
 /// Before the brace that ends the object.
-fn in_json(line: &mut String, about: &About) {
+fn in_json(line: &mut String, about: &About) -> std::fmt::Result {
     let end = line.pop();
     // The id may have been made by the caller, of any visible characters.
     let id = serde_json::Value::from(&*about.request_id);
-    line.push_str(&format!(r#","method":"{}","request_id":{id}"#, about.method));
+    write!(line, r#","method":"{}","request_id":{id}"#, about.method)?;
     if let Some(id) = about.organization_id.get() {
-        line.push_str(&format!(r#","organization_id":"{id}""#));
+        write!(line, r#","organization_id":"{id}""#)?;
     }
     line.extend(end);
+    Ok(())
 }
 
 /// Starts to collect metrics; the handle renders them for Prometheus. Once a process.
@@ -113,11 +113,11 @@ mod tests {
     fn a_line_says_which_request_it_is_about() {
         let about = About::new("/tenancy.v1.MemberService/AddMember", Arc::from(r#"a"\b"#));
         let mut text = "a line".to_owned();
-        in_text(&mut text, &about);
+        in_text(&mut text, &about).unwrap();
         assert_eq!(text, r#"a line method=/tenancy.v1.MemberService/AddMember request_id=a"\b"#);
         about.organization_id.set(uuid::Uuid::from_u128(1)).unwrap();
         let mut line = json!({"message": "a line"}).to_string();
-        in_json(&mut line, &about);
+        in_json(&mut line, &about).unwrap();
         let expected = json!({
             "message": "a line",
             "method": "/tenancy.v1.MemberService/AddMember",

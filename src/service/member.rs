@@ -243,7 +243,9 @@ impl MemberService for Members {
         keep_an_owner_without(&mut scope, &before).await?;
         member::remove(&mut scope, &before, self.shared.clock.now()).await?;
         scope.commit().await?;
-        Ok(Response::new(v1::RemoveMemberResponse {}))
+        let mut removed = convert::to_proto(before);
+        removed.set_status(v1::MemberStatus::Removed);
+        Ok(Response::new(v1::RemoveMemberResponse { member: Some(removed) }))
     }
 }
 

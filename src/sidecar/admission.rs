@@ -3,13 +3,14 @@
 //! It travels in the dynamic metadata of `ext_authz`, where a client cannot put anything. Its identity is the reservation's,
 //! signed by us: never the client's x-request-id, which a client can choose and repeat.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost_types::Struct;
 use prost_types::value::Kind;
-use prost_types::{Struct, Value};
 use uuid::Uuid;
 
 use crate::ids::OrganizationId;
@@ -148,34 +149,26 @@ impl Admission {
 
     /// As metadata of the request. `None` when it has more charges than a decision can have.
     #[must_use]
-    pub fn metadata(&self, key: &[u8; 32]) -> Option<BTreeMap<String, Value>> {
-        Some(self.fields(self.reservation.sign(key)?))
+    pub fn metadata(&self, key: &[u8; 32]) -> Option<Struct> {
+        let mut metadata = Metadata::default();
+        metadata.bearer(self.organization_id(), self.api_key, self.user);
+        self.tell(&self.reservation.sign(key)?, &mut metadata);
+        Struct::decode(&*metadata.0).ok()
     }
 
-    /// The same, with the reservation as it was signed.
-    #[must_use]
-    pub fn fields(&self, signed: String) -> BTreeMap<String, Value> {
-        let mut fields = BTreeMap::new();
-        let mut put = |name: &str, text: String| fields.insert(name.to_owned(), string(text));
-        put("reservation", signed);
-        put("tenant", self.organization_id().to_string());
-        if let Some(api_key) = self.api_key {
-            put("api_key", api_key.to_string());
-        }
-        if let Some(user) = self.user {
-            put("user", user.to_string());
-        }
+    /// What is told of this request alone, whose reservation was signed.
+    pub fn tell(&self, signed: &str, metadata: &mut Metadata) {
+        metadata.put("reservation", signed);
         if let Some(meter) = &self.meter {
-            put("meter", meter.clone());
+            metadata.put("meter", meter);
         }
         if let Some(source) = &self.settle {
-            put("settle", source.to_string());
+            metadata.put("settle", &source.to_string());
         }
         if !self.recordings.is_empty() {
             let pairs = self.recordings.iter().map(|recording| format!("{}={}", recording.meter, recording.source));
-            put("record", pairs.collect::<Vec<_>>().join(","));
+            metadata.put("record", &pairs.collect::<Vec<_>>().join(","));
         }
-        fields
     }
 
     /// What metadata says; `None` when it is none of ours, or not signed with the key.
@@ -197,10 +190,44 @@ impl Admission {
     }
 }
 
-/// A text as a value of metadata.
-#[must_use]
-pub fn string(text: String) -> Value {
-    Value { kind: Some(Kind::StringValue(text)) }
+/// Metadata as it is written: a `google.protobuf.Struct`, of texts alone. One after the other they are one with all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata(pub Vec<u8>);
+
+impl Metadata {
+    /// Puts in a text.
+    pub fn put(&mut self, name: &str, text: &str) {
+        // A Struct is a map, field 1: each entry a message of a name, 1, and a value, 2. The text of a value is its field 3.
+        let [name_length, text_length] = [name, text].map(|text| text.len() as u64);
+        let value = 1 + prefixed(text_length);
+        self.length_of(1, 1 + prefixed(name_length) + 1 + prefixed(value));
+        self.length_of(1, name_length);
+        self.0.extend_from_slice(name.as_bytes());
+        self.length_of(2, value);
+        self.length_of(3, text_length);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// Begins a field of so many bytes.
+    fn length_of(&mut self, field: u32, length: u64) {
+        encode_key(field, WireType::LengthDelimited, &mut self.0);
+        encode_varint(length, &mut self.0);
+    }
+
+    /// Puts in who sent the request.
+    pub fn bearer(&mut self, organization: OrganizationId, api_key: Option<Uuid>, user: Option<Uuid>) {
+        self.put("tenant", &organization.to_string());
+        for (name, id) in [("api_key", api_key), ("user", user)] {
+            if let Some(id) = id {
+                self.put(name, &id.to_string());
+            }
+        }
+    }
+}
+
+/// So many bytes, with their length before them.
+fn prefixed(length: u64) -> u64 {
+    encoded_len_varint(length) as u64 + length
 }
 
 #[cfg(test)]
@@ -231,7 +258,7 @@ mod tests {
     #[test]
     fn what_goes_out_comes_back() {
         let admission = admission();
-        let metadata = |key| Struct { fields: admission.metadata(key).unwrap() };
+        let metadata = |key| admission.metadata(key).unwrap();
         assert_eq!(Admission::read(&metadata(&KEY), &KEY), Some(admission.clone()));
         assert_eq!(Admission::read(&metadata(&[8; 32]), &KEY), None, "signed by somebody else");
         assert_eq!(Admission::read(&Struct::default(), &KEY), None);

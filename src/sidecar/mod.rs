@@ -30,7 +30,7 @@ use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::Shared;
 use crate::sidecar::access_log::{AccessLogs, Deliveries};
-use crate::sidecar::authz::Authz;
+use crate::sidecar::authz::{Authz, Identities};
 use crate::sidecar::pending::Pending;
 use crate::sidecar::ratelimit::RateLimits;
 use crate::sidecar::rlqs::RateLimitQuotas;
@@ -77,7 +77,7 @@ pub fn mount(services: &mut Services, ingredients: Ingredients) {
         authenticator,
         last_used,
         decisions,
-        credentials: credential_headers,
+        identities: Identities::new(credential_headers),
         pending,
         warnings: Seldom::default(),
     });

@@ -58,7 +58,9 @@ async fn set_role(
 async fn remove(client: &Client, tenant: &Tenant, user_id: &str, etag: &str) -> Result<(), Status> {
     let request =
         v1::RemoveMemberRequest { organization_id: tenant.id.clone(), user_id: user_id.into(), etag: etag.into() };
-    client.members().remove_member(request).await.map(drop)
+    let removed = client.members().remove_member(request).await?.into_inner().member.unwrap();
+    assert_eq!((removed.status(), removed.user_id.as_str()), (v1::MemberStatus::Removed, user_id));
+    Ok(())
 }
 
 async fn suspend(client: &Client, tenant: &Tenant, user_id: &str, etag: &str) -> Result<v1::Member, Status> {

@@ -16,6 +16,9 @@ const KIND: Kind = Kind::Team;
 /// How many teams are kept in memory, of all organizations; an organization has 10,000 at most.
 const KEPT: usize = 100_000;
 
+/// How many teams are read at once, and what they take at the most: each has up to 64 labels.
+const PAGE: (i32, usize) = (200, 32 << 20);
+
 /// The teams of an organization, by what is unique of their names from the root down.
 #[derive(Clone, Debug, Default)]
 pub struct Tree(HashMap<Vec<String>, Known>);
@@ -123,11 +126,11 @@ impl Importer<'_> {
         {
             return Ok(Ok(Tree::default()));
         }
-        let client = TeamServiceClient::new(self.service.channel.clone());
+        let client = TeamServiceClient::new(self.service.channel.clone()).max_decoding_message_size(PAGE.1);
         let mut request = v1::ListTeamsRequest {
             organization_id: organization.to_owned(),
             subtree: true,
-            page_size: 1000,
+            page_size: PAGE.0,
             ..Default::default()
         };
         let mut tree = Tree::default();

@@ -166,8 +166,12 @@ pub async fn find(scope: &mut PlatformScope, ids: &[UserId], emails: &[String]) 
     let emails: Vec<String> = emails.iter().map(|email| email_key(email)).collect();
     Ok(sqlx::query_as!(
         Known,
-        r#"SELECT user_id AS "user_id: UserId", email, display_name, status AS "status: UserStatus"
-           FROM tenancy.users WHERE user_id = ANY ($1) OR email_key = ANY ($2)"#,
+        r#"SELECT u.user_id AS "user_id!: UserId", u.email AS "email!", u.display_name AS "display_name!",
+               u.status AS "status!: UserStatus"
+           FROM UNNEST($1::uuid[]) AS asked (user_id) JOIN tenancy.users u ON u.user_id = asked.user_id
+           UNION ALL
+           SELECT u.user_id, u.email, u.display_name, u.status
+           FROM UNNEST($2::text[]) AS asked (email_key) JOIN tenancy.users u ON u.email_key = asked.email_key"#,
         &ids,
         &emails
     )

@@ -41,7 +41,7 @@ fn admission(settle: Option<&str>, record: &str) -> Admission {
 }
 
 fn entry(admission: &Admission) -> HttpAccessLogEntry {
-    let ours = Struct { fields: admission.metadata(&KEY).unwrap() };
+    let ours = admission.metadata(&KEY).unwrap();
     let common = AccessLogCommon {
         metadata: Some(Metadata { filter_metadata: [(NAMESPACE.to_owned(), ours)].into() }),
         route_name: "api\n".into(),
@@ -102,7 +102,7 @@ fn what_is_not_signed_by_us_is_forged_and_what_is_not_ours_is_ignored() {
         common(&mut entry).metadata = Some(Metadata { filter_metadata });
         Entry::read(&entry, &KEY)
     };
-    let ours = admission(None, "").metadata(&KEY).unwrap();
+    let ours = admission(None, "").metadata(&KEY).unwrap().fields;
     assert!(matches!(with(ours.clone(), "envoy.filters.http.other"), Entry::Ignored));
     assert!(matches!(with(BTreeMap::new(), NAMESPACE), Entry::Ignored));
     let mut without = ours.clone();

@@ -5,6 +5,7 @@
 //! call, of which a client would see nothing.
 
 mod denial;
+mod identities;
 mod reply;
 mod request;
 mod route;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use http::HeaderName;
 use tonic::{Request, Response, Status};
 
 use crate::auth::authenticator::{Authenticator, KeyFacts, KnownKey, Outcome};
@@ -38,6 +38,7 @@ use crate::sidecar::pending::Pending;
 use crate::sidecar::seldom::Seldom;
 
 use self::denial::Denial;
+pub use self::identities::Identities;
 use self::reply::Standing;
 use self::request::Waiting;
 use self::route::Route;
@@ -56,8 +57,8 @@ pub struct Authz {
     pub decisions: Decisions,
     /// The requests whose log has not come.
     pub pending: Pending,
-    /// The headers that may carry a credential.
-    pub credentials: Arc<[HeaderName]>,
+    /// What the application is told of who is calling.
+    pub identities: Identities,
     /// Of misconfigured routes: every request of one fails, and there may be many.
     pub warnings: Seldom,
 }
@@ -84,11 +85,11 @@ impl Authorization for Authz {
 impl Authz {
     async fn judge(&self, waiting: &Waiting<'_>, sight: Sight<'_>) -> Result<CheckResponse, Denial> {
         let route = Route::read(waiting.route()).map_err(|wrong| self.misconfigured(&wrong))?;
-        let Some(credential) = waiting.credential(&self.credentials)? else {
+        let Some(credential) = waiting.credential(self.identities.credentials())? else {
             if route.needs_tenant() {
                 return Err(credential::missing().into());
             }
-            return Ok(reply::anonymous(&self.credentials));
+            return Ok(self.identities.anonymous().passes(None, None));
         };
         let tenant = self.tenant(credential, sight).await?;
         permit(&tenant, waiting, &route)?;
@@ -113,7 +114,7 @@ impl Authz {
         if admission.settle.is_some() {
             self.pending.open(&admission);
         }
-        Ok(reply::allowed(&tenant, admission.fields(signed), standing, &self.credentials))
+        Ok(self.identities.with(&tenant, |identity| identity.passes(Some((&admission, &signed)), standing)))
     }
 
     /// Whose credential it is.

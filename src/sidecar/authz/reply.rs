@@ -3,18 +3,18 @@
 //! An Envoy goes by `status` alone, and shows a client nothing of it: what is denied always has a status and a body. A
 //! header to be removed goes before one that is set, so none is ever both.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chrono::{DateTime, Utc};
 use http::HeaderName;
-use prost_types::{Struct, Value};
+use prost::Message as _;
 use serde::Serialize;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::ids::{ApiKeyId, UserId};
 use crate::model::limit::{Unit, Window};
 use crate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::proto::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -22,7 +22,7 @@ use crate::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use crate::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::quota::decision::{Decision, LimitView};
-use crate::sidecar::admission::string;
+use crate::sidecar::admission::{Admission, Metadata};
 use crate::sidecar::authz::denial::{Denial, Kind, telling};
 use crate::sidecar::authz::tenant::Tenant;
 use crate::status::DOMAIN;
@@ -101,48 +101,79 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-/// A tenant's request passes.
-#[must_use]
-pub fn allowed(
-    tenant: &Tenant,
-    mut metadata: BTreeMap<String, Value>,
-    standing: Option<Standing>,
-    credentials: &[HeaderName],
-) -> CheckResponse {
-    let profile = &tenant.organization.profile;
-    let scopes = &tenant.scopes;
-    for (name, text) in [("tenant_slug", &profile.slug), ("plan", &profile.plan), ("permissions", scopes)] {
-        metadata.insert(name.to_owned(), string(text.clone()));
-    }
-    let values = [
-        Some(tenant.organization_id().to_string()),
-        Some(profile.slug.clone()),
-        Some(profile.plan.clone()),
-        Some(scopes.clone()),
-        tenant.role.as_ref().map(ToString::to_string),
-        tenant.api_key.map(|id| id.to_string()),
-        tenant.user.map(|id| id.to_string()),
-    ];
-    let mut headers = Vec::with_capacity(IDENTITY.len());
-    let mut headers_to_remove = to_remove(credentials, IDENTITY.len());
-    for (name, value) in IDENTITY.into_iter().zip(values) {
-        match value {
-            Some(value) => headers.push(set(name, value)),
-            None => headers_to_remove.push(name.to_owned()),
-        }
-    }
-    let response_headers_to_add = standing.map(|standing| standing.headers().collect()).unwrap_or_default();
-    passes(OkHttpResponse { headers, headers_to_remove, response_headers_to_add }, metadata)
+/// What is said with each request of a credential that passes, as it is written.
+#[derive(Debug)]
+pub struct Identity {
+    /// An `OkHttpResponse`.
+    response: Vec<u8>,
+    /// A `Struct`.
+    metadata: Vec<u8>,
 }
 
-/// A request of nobody passes, and claims to be nobody's.
-#[must_use]
-pub fn anonymous(credentials: &[HeaderName]) -> CheckResponse {
-    let mut headers_to_remove = to_remove(credentials, IDENTITY.len());
-    headers_to_remove.extend(IDENTITY.map(str::to_owned));
-    // A text: the rate limit filter's descriptors take nothing else.
-    let metadata = [("anonymous".to_owned(), string("true".to_owned()))].into();
-    passes(OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() }, metadata)
+impl Identity {
+    /// Of a tenant's credential.
+    #[must_use]
+    pub fn of(tenant: &Tenant, credentials: &[HeaderName]) -> Self {
+        let profile = &tenant.organization.profile;
+        let scopes = tenant.scopes();
+        let mut metadata = Metadata::default();
+        let (api_key, user) = (tenant.api_key.map(ApiKeyId::uuid), tenant.user.map(UserId::uuid));
+        metadata.bearer(tenant.organization_id(), api_key, user);
+        for (name, text) in [("tenant_slug", &profile.slug), ("plan", &profile.plan), ("permissions", &scopes)] {
+            metadata.put(name, text);
+        }
+        let values = [
+            Some(tenant.organization_id().to_string()),
+            Some(profile.slug.clone()),
+            Some(profile.plan.clone()),
+            Some(scopes),
+            tenant.role.as_ref().map(ToString::to_string),
+            api_key.map(|id| id.to_string()),
+            user.map(|id| id.to_string()),
+        ];
+        let mut headers = Vec::with_capacity(IDENTITY.len());
+        let mut headers_to_remove = to_remove(credentials, IDENTITY.len());
+        for (name, value) in IDENTITY.into_iter().zip(values) {
+            match value {
+                Some(value) => headers.push(set(name, value)),
+                None => headers_to_remove.push(name.to_owned()),
+            }
+        }
+        let response = OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() };
+        Self { response: response.encode_to_vec(), metadata: metadata.0 }
+    }
+
+    /// Of nobody: the request claims to be nobody's.
+    #[must_use]
+    pub fn anonymous(credentials: &[HeaderName]) -> Self {
+        let mut headers_to_remove = to_remove(credentials, IDENTITY.len());
+        headers_to_remove.extend(IDENTITY.map(str::to_owned));
+        let mut metadata = Metadata::default();
+        // A text: the rate limit filter's descriptors take nothing else.
+        metadata.put("anonymous", "true");
+        let response = OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() };
+        Self { response: response.encode_to_vec(), metadata: metadata.0 }
+    }
+
+    /// One of its requests passes. Messages of one type, one after the other, are one with the fields of all of them.
+    #[must_use]
+    pub fn passes(&self, admission: Option<(&Admission, &str)>, standing: Option<Standing>) -> CheckResponse {
+        let mut response = self.response.clone();
+        if let Some(standing) = standing {
+            let response_headers_to_add = standing.headers().collect();
+            // A vector takes all there is.
+            let _ = OkHttpResponse { response_headers_to_add, ..OkHttpResponse::default() }.encode(&mut response);
+        }
+        let mut metadata = Metadata(self.metadata.clone());
+        if let Some((admission, signed)) = admission {
+            admission.tell(signed, &mut metadata);
+        }
+        CheckResponse {
+            status: Some(tonic_types::pb::Status::default()),
+            http_response: Some(HttpResponse::OkResponse(response)),
+            dynamic_metadata: metadata.0,
+        }
+    }
 }
 
 fn to_remove(credentials: &[HeaderName], more: usize) -> Vec<String> {
@@ -150,14 +181,6 @@ fn to_remove(credentials: &[HeaderName], more: usize) -> Vec<String> {
     headers.extend(credentials.iter().map(|name| name.as_str().to_owned()));
     headers.push(ACTING_USER.to_owned());
     headers
-}
-
-fn passes(response: OkHttpResponse, metadata: BTreeMap<String, Value>) -> CheckResponse {
-    CheckResponse {
-        status: Some(tonic_types::pb::Status::default()),
-        http_response: Some(HttpResponse::OkResponse(response)),
-        dynamic_metadata: Some(Struct { fields: metadata }),
-    }
 }
 
 /// The body of a refusal.
@@ -207,7 +230,7 @@ pub fn denied(denial: &Denial, request_id: &str, is_grpc: bool) -> CheckResponse
             details: Vec::new(),
         }),
         http_response: Some(HttpResponse::DeniedResponse(response)),
-        dynamic_metadata: None,
+        dynamic_metadata: Vec::new(),
     }
 }
 

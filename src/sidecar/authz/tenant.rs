@@ -24,8 +24,8 @@ pub struct Tenant {
     pub role: Option<RoleKey>,
     /// Whom it stands for.
     pub principal: Arc<Principal>,
-    /// What the application is told that it allows.
-    pub scopes: String,
+    /// Whether it is a token.
+    pub is_token: bool,
     key: Option<KnownKey>,
 }
 
@@ -42,8 +42,7 @@ impl Tenant {
             user: None,
             role: None,
             principal: Arc::clone(&facts.principal),
-            // As it was written.
-            scopes: facts.scopes.join(" "),
+            is_token: false,
             key: Some(known),
         })
     }
@@ -57,8 +56,7 @@ impl Tenant {
             Principal::User { user_id, .. } => (None, Some(user_id)),
             Principal::Service { .. } | Principal::Operator { .. } | Principal::Workload { .. } => (None, None),
         };
-        let scopes: Vec<&str> = principal.permissions().iter().map(Permission::as_str).collect();
-        Self { organization, api_key, user, role, scopes: scopes.join(" "), principal, key }
+        Self { organization, api_key, user, role, is_token: true, principal, key }
     }
 
     /// The id of the organization.
@@ -77,6 +75,15 @@ impl Tenant {
     #[must_use]
     pub fn permissions(&self) -> Permissions {
         self.principal.permissions()
+    }
+
+    /// What the application is told that it allows: of a key, as it was written.
+    #[must_use]
+    pub fn scopes(&self) -> String {
+        match self.facts() {
+            Some(facts) if !self.is_token => facts.scopes.join(" "),
+            _ => self.permissions().iter().map(Permission::as_str).collect::<Vec<_>>().join(" "),
+        }
     }
 
     /// Whose limits apply, beside the organization's.

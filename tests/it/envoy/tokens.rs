@@ -8,7 +8,7 @@ use crate::token::issue;
 #[tokio::test]
 async fn a_token_becomes_the_user_and_what_was_spoofed_is_gone() {
     let Some(stage) = stage().await else { return };
-    let guest = Guest::new(&stage.world, "tokens").await;
+    let guest = Guest::new(&stage.world, "bearers").await;
     let user = guest.tenant.member(&stage.world, "ida", "member").await;
     let token = issue(&guest.tenant.client, &user).await.unwrap();
     for version in [Version::Http1, Version::Http2] {

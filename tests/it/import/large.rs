@@ -34,7 +34,7 @@ async fn many_windows_are_one_import() {
     three(&world).await;
     let before = records(&world).await;
     let files = Files::new();
-    // Every third of the file once more at its end, long after its first time.
+    // The first ones once more at its end, some windows later.
     let text = rows(0..5_000) + rows(0..300).split_once('\n').unwrap().1;
     let file = files.write("people.csv", text);
     let (told, outcome) = imported(&world, &file, &[]).await;

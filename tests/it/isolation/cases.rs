@@ -321,13 +321,13 @@ pub fn cases(victim: &Furnished) -> Vec<Case> {
     ];
     cases
         .into_iter()
+        // Before an owner who is acted for hands over what they are (roles): these take an owner.
+        .chain(tokens::cases(victim))
         .chain(invitations::cases(victim))
         .chain(plans::cases(victim))
         .chain(quota::cases(victim))
         .chain(roles::cases(victim))
         .chain(sidecar::cases())
-        .chain(sidecar::cases())
         .chain(teams::cases(victim))
-        .chain(tokens::cases(victim))
         .collect()
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream;
-use prost_types::Struct;
 use rust_decimal::Decimal;
 use tenancy::auth::permission::Permission;
 use tenancy::ids;
@@ -78,7 +77,7 @@ impl Admitting {
 
     /// The last entry of a request.
     pub fn entry(&self, admission: &Admission) -> HttpAccessLogEntry {
-        let ours = Struct { fields: admission.metadata(&self.key).unwrap() };
+        let ours = admission.metadata(&self.key).unwrap();
         let common = AccessLogCommon {
             metadata: Some(Metadata { filter_metadata: [(NAMESPACE.to_owned(), ours)].into() }),
             route_name: "api".into(),

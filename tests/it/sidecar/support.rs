@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
 use prost_types::Struct;
 use prost_types::value::Kind;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use tenancy::proto::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, H
 use tenancy::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 use tenancy::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use tenancy::proto::envoy::service::auth::v3::check_response::HttpResponse;
-use tenancy::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use tenancy::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse, OkHttpResponse};
 use tenancy::sidecar::admission::Admission;
 use tonic::{Code, Status};
 
@@ -227,17 +228,18 @@ pub fn taken_apart(reply: CheckResponse) -> Answer {
     match reply.http_response.expect("and says more") {
         HttpResponse::OkResponse(ok) => {
             assert_eq!(Code::from(status.code), Code::Ok, "a denial without denied_response is an empty 403");
+            let ok = OkHttpResponse::decode(&*ok).unwrap();
             let set = headers(ok.headers);
             let mut removed = ok.headers_to_remove;
             removed.sort();
             assert!(removed.iter().all(|name| !set.contains_key(name)), "what is removed is not set, whatever is said");
             let shown = headers(ok.response_headers_to_add);
-            Answer::Passed(Passed { set, removed, shown, metadata: reply.dynamic_metadata.unwrap() })
+            Answer::Passed(Passed { set, removed, shown, metadata: Struct::decode(&*reply.dynamic_metadata).unwrap() })
         }
         HttpResponse::DeniedResponse(denied) => {
             let code = Code::from(status.code);
             assert_ne!(code, Code::Ok, "OK with a denied_response is allowed");
-            assert!(reply.dynamic_metadata.is_none());
+            assert!(reply.dynamic_metadata.is_empty());
             let http = denied.status.unwrap().code;
             let expected = match http {
                 401 => Code::Unauthenticated,
