@@ -103,11 +103,41 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use serde_json::{Value, json};
 
     use super::*;
+
+    /// What is written by here.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_what_is_logged_for_a_request_says_for_which() {
+        let written = Written::default();
+        let to = written.clone();
+        let line = fmt::format().with_ansi(false).without_time();
+        let layer = fmt::layer().with_writer(move || to.clone()).event_format(Request { line, add: in_text });
+        tracing::subscriber::with_default(Registry::default().with(layer), || {
+            tracing::info!("by itself");
+            About::new("/a.B/C", Arc::from("order-17")).within(|| tracing::info!(code = 7, "for a request"));
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let [alone, asked] = lines[..] else { panic!("{text}") };
+        assert!(alone.ends_with("by itself"), "{alone}");
+        assert!(asked.ends_with("for a request code=7 method=/a.B/C request_id=order-17"), "{asked}");
+    }
 
     #[test]
     fn a_line_says_which_request_it_is_about() {

@@ -139,13 +139,30 @@ pub async fn record_removals(
     removed: &[(String, impl Serialize)],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    for removed in removed.chunks(AT_ONCE) {
-        let changes = removed.iter().map(|(resource_id, before)| {
-            Ok(Changed { resource_id: resource_id.clone(), before: json(Some(before))?, after: None })
-        });
-        record_all(scope, action, resource_type, &changes.collect::<Result<Vec<_>, Error>>()?, now).await?;
-    }
-    Ok(())
+    record_all(scope, action, resource_type, &each(removed, |before| (before, None))?, now).await
+}
+
+/// Writes the records of all that one request added, each with the id of its resource and what it is.
+pub async fn record_additions(
+    scope: &mut TenantScope,
+    action: &'static str,
+    resource_type: &'static str,
+    added: &[(String, impl Serialize)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    record_all(scope, action, resource_type, &each(added, |after| (None, after))?, now).await
+}
+
+/// What became of resources of which there was nothing before, or is nothing after.
+fn each(
+    resources: &[(String, impl Serialize)],
+    sides: impl Fn(Option<Value>) -> (Option<Value>, Option<Value>),
+) -> Result<Vec<Changed>, Error> {
+    let changed = resources.iter().map(|(resource_id, resource)| {
+        let (before, after) = sides(json(Some(resource))?);
+        Ok(Changed { resource_id: resource_id.clone(), before, after })
+    });
+    changed.collect()
 }
 
 /// Writes the records of what one change did to many resources.
@@ -188,24 +205,7 @@ pub async fn record_all(
     Ok(())
 }
 
-/// Writes the records of all that one request added, each with the id of its resource and what it is.
-pub async fn record_additions(
-    scope: &mut TenantScope,
-    action: &'static str,
-    resource_type: &'static str,
-    added: &[(String, impl Serialize)],
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
-    for added in added.chunks(AT_ONCE) {
-        let changes = added.iter().map(|(resource_id, after)| {
-            Ok(Changed { resource_id: resource_id.clone(), before: None, after: json(Some(after))? })
-        });
-        record_all(scope, action, resource_type, &changes.collect::<Result<Vec<_>, Error>>()?, now).await?;
-    }
-    Ok(())
-}
-
-/// The same for what belongs to no organization.
+/// Writes the records of all that one request added and that belongs to no organization.
 pub async fn record_additions_of_platform(
     scope: &mut PlatformScope,
     action: &'static str,

@@ -15,6 +15,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 use tonic::{Request, Status};
 
+use crate::auth::permission::Permission;
 use crate::transport::middleware::{self, Next, Response};
 use crate::transport::unary;
 
@@ -68,6 +69,7 @@ impl Services {
         U: Message,
         F: Future<Output = Result<tonic::Response<U>, Status>> + Send,
     {
+        debug_assert!(Permission::position(path).is_some(), "{path} is no RPC");
         let Some(otherwise) = service_of(path).and_then(|name| self.services.get(name)).cloned() else { return self };
         let (service, method) = (Arc::clone(service), Arc::new(method));
         let call: Call = Arc::new(move |request| {

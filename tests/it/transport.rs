@@ -2,6 +2,7 @@
 //! reflection, metrics, old connections and the drain.
 
 mod connections;
+mod pieces;
 mod tls;
 mod workloads;
 

@@ -43,7 +43,7 @@ async fn every_described_rpc_has_a_permission_a_case_and_its_health() {
     let ours = STREAMS.iter().copied().filter(|path| !path.starts_with("/grpc."));
     assert_eq!(streams, paths(ours), "transport/stream.rs");
     let described: BTreeSet<String> = described().into_keys().collect();
-    assert!(described.len() >= 90);
+    assert!(described.len() >= 108);
     assert_eq!(described, paths(METHODS.iter().map(|(path, _)| *path)), "auth/permission.rs");
     assert_eq!(described, paths(cases(&victim).iter().map(|case| case.path)), "isolation/cases.rs");
     let services: BTreeSet<&str> = described.iter().map(|path| path[1..].split('/').next().unwrap()).collect();

@@ -6,7 +6,7 @@ use tenancy::auth::permission::Permission;
 use tenancy::proto::v1;
 use tonic::Code;
 
-use crate::harness::keys::{create, get, secret_key, settled};
+use crate::harness::keys::{create, get, secret_key, settled, update};
 use crate::harness::{World, eventually, refused};
 use crate::sidecar::support::{sidecar, waiting, with_key};
 
@@ -70,6 +70,41 @@ async fn the_application_is_told_whose_a_request_is() {
 
     tenancy::worker::last_used::run_once(&world.running.last_used, &world.running.database).await.unwrap();
     assert!(get(&tenant.client, &key.api_key_id).await.unwrap().last_used_time.is_some());
+}
+
+/// What is said of a key is kept from one request to the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_application_is_told_follows_the_organization_and_the_key() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let envoy = sidecar(&world).await;
+    let (key, secret) = create(&tenant.client, secret_key(&["usage.write"])).await.unwrap();
+    let told = async |slug: &str, plan: &str, permissions: &str| {
+        let passed = with_key(&secret).passes(&envoy).await;
+        let set = ["x-tenant-slug", "x-tenant-plan", "x-tenant-permissions"].map(|name| passed.set[name].as_str());
+        assert_eq!(set, [slug, plan, permissions]);
+        let metadata = ["tenant_slug", "plan", "permissions"].map(|name| passed.metadata(name).unwrap());
+        assert_eq!(metadata, [slug, plan, permissions]);
+    };
+    told("acme", "free", "usage.write").await;
+    told("acme", "free", "usage.write").await;
+
+    let organization = v1::Organization {
+        organization_id: tenant.id.clone(),
+        slug: "acme-2".into(),
+        plan: "pro".into(),
+        ..v1::Organization::default()
+    };
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["slug".into(), "plan".into()] });
+    let request = v1::UpdateOrganizationRequest { organization: Some(organization), update_mask, ..Default::default() };
+    world.operator().organizations().update_organization(request).await.unwrap();
+    told("acme-2", "pro", "usage.write").await;
+
+    let scopes = vec!["usage.read".into()];
+    update(&tenant.client, v1::ApiKey { api_key_id: key.api_key_id, scopes, ..v1::ApiKey::default() }, &["scopes"])
+        .await
+        .unwrap();
+    told("acme-2", "pro", "usage.read").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
