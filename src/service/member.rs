@@ -163,8 +163,7 @@ impl MemberService for Members {
         let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
 
         let mut scope = self.shared.database.tenant(&permitted).await?;
-        let before = locked(&mut scope, &permitted, user_id, &request.etag).await?;
-        require_taken(&mut scope, &permitted, &before).await?;
+        let before = taken(&mut scope, &permitted, user_id, &request.etag).await?;
         if before.status == MemberStatus::Suspended {
             return Ok(Response::new(v1::SuspendMemberResponse { member: Some(convert::to_proto(before)) }));
         }
@@ -185,8 +184,7 @@ impl MemberService for Members {
         let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
 
         let mut scope = self.shared.database.tenant(&permitted).await?;
-        let before = locked(&mut scope, &permitted, user_id, &request.etag).await?;
-        require_taken(&mut scope, &permitted, &before).await?;
+        let before = taken(&mut scope, &permitted, user_id, &request.etag).await?;
         if before.status == MemberStatus::Active {
             return Ok(Response::new(v1::ReactivateMemberResponse { member: Some(convert::to_proto(before)) }));
         }
@@ -238,8 +236,7 @@ impl MemberService for Members {
         let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
 
         let mut scope = self.shared.database.tenant(&permitted).await?;
-        let before = locked(&mut scope, &permitted, user_id, &request.etag).await?;
-        require_taken(&mut scope, &permitted, &before).await?;
+        let before = taken(&mut scope, &permitted, user_id, &request.etag).await?;
         keep_an_owner_without(&mut scope, &before).await?;
         member::remove(&mut scope, &before, self.shared.clock.now()).await?;
         scope.commit().await?;
@@ -308,12 +305,7 @@ pub(super) async fn of_role(scope: &mut TenantScope, key: &RoleKey) -> Result<Pe
 }
 
 /// A member in the locked organization, as the caller last saw them. Error: `OWNER_REQUIRED`.
-pub(in crate::service) async fn locked(
-    scope: &mut TenantScope,
-    permitted: &Permitted,
-    user_id: UserId,
-    etag: &str,
-) -> Result<Member, Error> {
+async fn locked(scope: &mut TenantScope, permitted: &Permitted, user_id: UserId, etag: &str) -> Result<Member, Error> {
     organization::lock(scope).await?;
     let before = member::get(scope, user_id).await?;
     permitted.require_owner(before.role.is_owner())?;
@@ -321,16 +313,19 @@ pub(in crate::service) async fn locked(
     Ok(before)
 }
 
-/// Fails with `PRIVILEGE_ESCALATION` unless the caller holds all that the member does, or is the one.
-pub(in crate::service) async fn require_taken(
+/// The same, where something is taken from them: who is not the member must hold all that the member does. Errors:
+/// `OWNER_REQUIRED`, `PRIVILEGE_ESCALATION`.
+pub(in crate::service) async fn taken(
     scope: &mut TenantScope,
     permitted: &Permitted,
-    member: &Member,
-) -> Result<(), Error> {
-    if permitted.acting_user() == Some(member.user_id) {
-        return Ok(());
+    user_id: UserId,
+    etag: &str,
+) -> Result<Member, Error> {
+    let member = locked(scope, permitted, user_id, etag).await?;
+    if permitted.acting_user() != Some(user_id) {
+        permitted.require_held(member.held(of_role(scope, &member.role).await?))?;
     }
-    permitted.require_held(member.held(of_role(scope, &member.role).await?))
+    Ok(member)
 }
 
 /// The owner who hands over: who is acted for, or whom the platform names.

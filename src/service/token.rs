@@ -17,7 +17,7 @@ use crate::repository::scope::Purpose;
 use crate::repository::{member, user};
 use crate::service::api_key::presented;
 use crate::service::convert::{timestamp, token as convert};
-use crate::service::member::{locked, require_taken};
+use crate::service::member::taken;
 use crate::service::{Shared, open};
 
 /// The service.
@@ -114,8 +114,7 @@ impl TokenService for TokensOf {
 impl TokensOf {
     async fn revoke_here(&self, permitted: &Permitted, user_id: UserId) -> Result<(), Error> {
         let mut scope = self.shared.database.tenant(permitted).await?;
-        let member = locked(&mut scope, permitted, user_id, "").await?;
-        require_taken(&mut scope, permitted, &member).await?;
+        taken(&mut scope, permitted, user_id, "").await?;
         member::revoke_tokens(&mut scope, user_id, self.shared.clock.now()).await?;
         scope.commit().await
     }
