@@ -2,6 +2,7 @@
 //! `layers.rs`, each layer in a file of its own, the admin port in `admin.rs`.
 
 pub mod admin;
+pub mod body;
 pub mod context;
 pub mod deadline;
 pub mod dispatch;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
 use crate::deadline::Ending;
+use crate::transport::body::ReadToEnd;
 use crate::transport::io::Collecting;
 use crate::transport::middleware::{Arrival, Next};
 use crate::transport::peer::Peer;
@@ -202,7 +203,7 @@ async fn serve(
     // The connection's own: counting those of all threads would have them wait for each other, with every request.
     let service = Arc::new(service);
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let mut request = Arrival::new(request.map(Body::new), peer.clone());
+        let mut request = Arrival::new(request.map(|body| Body::new(ReadToEnd::new(body))), peer.clone());
         if request.is_stream {
             request.http.extensions_mut().insert(told.clone());
         }

@@ -3,6 +3,7 @@
 
 mod connections;
 mod pieces;
+mod refused;
 mod tls;
 mod workloads;
 
