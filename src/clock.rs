@@ -5,6 +5,15 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
+/// When something happened, by both clocks: what a request goes by that does not wait, so that each is read once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// Monotonic time, for lifetimes of what is kept in memory.
+    pub instant: Instant,
+    /// Wall time, as [`Clock::now`] has it.
+    pub wall: DateTime<Utc>,
+}
+
 /// Where "now" comes from: the machine, or a test.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -36,6 +45,12 @@ impl Clock {
     #[must_use]
     pub fn ahead(&self) -> Duration {
         self.ahead.as_ref().map_or(Duration::ZERO, |ahead| *ahead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Both times.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { instant: self.instant(), wall: self.now() }
     }
 
     /// Wall time in whole microseconds: the precision that Postgres keeps, so that a value read back equals the one

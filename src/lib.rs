@@ -34,8 +34,8 @@
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
 //!    before (a token is proven by [`auth::tokens`], and worth what is true of its bearer now); [`auth::permission`] says that
-//!    this RPC takes `members.add`. The caller goes into the extensions, and [`transport::dispatch`] finds the service (what is
-//!    asked with every request of a platform is answered by [`transport::unary`], without a stream's machinery).
+//!    this RPC takes `members.add`. [`transport::dispatch`] finds the service, which finds the caller in the extensions (what is
+//!    asked with every request of a platform gets caller and message by [`transport::unary`], without a stream's machinery).
 //! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
 //!    that the message names. The gate finds it, intersects with what the user acted for may do there (role, extra, denied:
 //!    [`model::role`]), and makes the proof. Who may hand out what is decided in one place, `Permitted::require_held`.

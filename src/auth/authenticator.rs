@@ -20,7 +20,7 @@ use crate::auth::keys::kind::ApiKeyKind;
 use crate::auth::permission::Permissions;
 use crate::auth::principal::Principal;
 use crate::auth::tokens::Tokens;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::model::ip_range;
@@ -129,29 +129,28 @@ impl Authenticator {
         &self.keys
     }
 
-    /// Verifies a key as it was presented. A key seen before needs no I/O.
+    /// Verifies a key as it was presented at some moment. A key seen before needs no I/O.
     ///
     /// Errors: `Unavailable` when the database or argon2 could not be asked: nothing is known of the key then.
-    pub async fn verify(&self, presented: &str) -> Result<Outcome, Error> {
-        Ok(self.present(presented).await?.0)
+    pub async fn verify(&self, presented: &str, at: Moment) -> Result<Outcome, Error> {
+        Ok(self.present(presented, at).await?.0)
     }
 
     /// The same, with what a token takes of a good key.
-    pub async fn present(&self, presented: &str) -> Result<(Outcome, Option<Presented>), Error> {
+    pub async fn present(&self, presented: &str, at: Moment) -> Result<(Outcome, Option<Presented>), Error> {
         let Ok(key) = ParsedKey::parse(presented) else {
             return Ok((Outcome::Malformed, None));
         };
-        let (now, wall) = (self.clock.instant(), self.clock.now());
-        let verdict = match self.keys.warm(&key, now, wall) {
+        let verdict = match self.keys.warm(&key, at.instant, at.wall) {
             Some(verdict) => verdict,
             // Boxed, as it is rare and large: the state of what is awaited here is moved with every request.
-            None => Box::pin(self.verify_cold(&key, now, wall)).await?,
+            None => Box::pin(self.verify_cold(&key, at)).await?,
         };
         let Verdict::Verified(record) = verdict else {
             return Ok((Outcome::NotFound, None));
         };
         let organization = match *record.facts.principal {
-            Principal::ApiKey { organization_id, .. } => match self.organization(organization_id).await? {
+            Principal::ApiKey { organization_id, .. } => match self.organization(organization_id, at.instant).await? {
                 // Deleted, or purged a moment ago.
                 None => return Ok((Outcome::NotFound, None)),
                 found => found,
@@ -162,20 +161,15 @@ impl Authenticator {
             | Principal::Workload { .. } => None,
         };
         let presented = presented_as(&record, key.lookup());
-        Ok((judge(KnownKey { record: record.known(), organization }, wall), Some(presented)))
+        Ok((judge(KnownKey { record: record.known(), organization }, at.wall), Some(presented)))
     }
 
-    async fn verify_cold(
-        &self,
-        key: &ParsedKey<'_>,
-        now: Instant,
-        wall: DateTime<Utc>,
-    ) -> Result<Verdict<KeyFacts>, Error> {
-        self.keys.verify(key, now, wall, |lookup| self.load(lookup)).await.map_err(unverified)
+    async fn verify_cold(&self, key: &ParsedKey<'_>, at: Moment) -> Result<Verdict<KeyFacts>, Error> {
+        self.keys.verify(key, at.instant, at.wall, |lookup| self.load(lookup)).await.map_err(unverified)
     }
 
-    async fn organization(&self, id: OrganizationId) -> Result<Option<Arc<Organization>>, Error> {
-        let found = match self.directory.peek_organization(id) {
+    async fn organization(&self, id: OrganizationId, now: Instant) -> Result<Option<Arc<Organization>>, Error> {
+        let found = match self.directory.peek_organization(id, now) {
             Some(found) => found,
             None => self.directory.organization(id).await?,
         };

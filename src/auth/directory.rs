@@ -53,8 +53,8 @@ impl Directory {
 
     /// The organization if it is known in memory; `Some(None)` when it is known not to exist.
     #[must_use]
-    pub fn peek_organization(&self, id: OrganizationId) -> Option<Option<Arc<Organization>>> {
-        self.organizations.peek(&id, self.clock.instant())
+    pub fn peek_organization(&self, id: OrganizationId, now: Instant) -> Option<Option<Arc<Organization>>> {
+        self.organizations.peek(&id, now)
     }
 
     /// The organization, deleted or not.

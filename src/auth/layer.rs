@@ -1,4 +1,4 @@
-//! The auth layer: key, token or certificate → [`Caller`] in the request's extensions. A tower layer and no tonic interceptor, which is
+//! The auth layer: key, token or certificate → the [`Caller`] of the request. A tower layer and no tonic interceptor, which is
 //! synchronous: a key seen for the first time needs a database read. A warm key needs none.
 
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use crate::auth::last_used::LastUsed;
 use crate::auth::permission::{METHODS, Permission};
 use crate::auth::principal::{Caller, Principal};
 use crate::auth::tokens::Tokens;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::ids::UserId;
+use crate::model::organization::Organization;
 use crate::model::workload::Workloads;
 use crate::model::{ip_range, origin};
 use crate::transport::middleware::{Arrival, Middleware, Next, Request, Response};
@@ -32,6 +33,9 @@ pub const ACTING_USER: HeaderName = HeaderName::from_static("x-acting-user");
 /// What is served without a key.
 const PUBLIC: &[&str] =
     &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+
+/// Who it is, and the organization that the credential is of.
+type Known = (Arc<Principal>, Option<Arc<Organization>>);
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ impl Middleware for Authenticate {
                     let renewal = Renewal { layer: self.clone(), headers, peer, request_id, method, permission };
                     http.extensions_mut().insert(renewal);
                 }
-                http.extensions_mut().insert(caller);
+                request.caller = Some(caller);
                 next.run(request).await
             }
             Err(error) => Status::from(error).into_http(),
@@ -118,13 +122,14 @@ impl Authenticate {
         method: &'static str,
         permission: Permission,
     ) -> Result<Caller, Error> {
-        let principal = match (credential(headers)?, &peer.spiffe_id) {
+        let at = self.clock.moment();
+        let (principal, organization) = match (credential(headers)?, &peer.spiffe_id) {
             // A key is what the caller chose to be known by, and a bad one is refused.
             // Boxed, as its state would be moved with every request that comes with a key.
             (Some(token), _) if Tokens::is_meant(token) => Box::pin(self.token(headers, peer, token)).await?,
-            (Some(key), _) => self.key(headers, peer, key).await?,
+            (Some(key), _) => self.key(headers, peer, key, at).await?,
             (None, Some(spiffe_id)) if self.workloads.contains(spiffe_id) => {
-                Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() })
+                (Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() }), None)
             }
             (None, _) => return Err(self.nobody()),
         };
@@ -136,13 +141,13 @@ impl Authenticate {
             Principal::User { user_id, .. } => Some(user_id),
             _ => acting_user(headers, &principal)?,
         };
-        self.last_used.note(&principal, self.clock.now());
-        Ok(Caller { principal, acting_user, method, permission, request_id })
+        self.last_used.note(&principal, at.wall);
+        Ok(Caller { principal, organization, acting_user, method, permission, request_id })
     }
 
     /// Whose key it is.
-    async fn key(&self, headers: &HeaderMap, peer: &Peer, key: &str) -> Result<Arc<Principal>, Error> {
-        let known = match self.authenticator.verify(key).await? {
+    async fn key(&self, headers: &HeaderMap, peer: &Peer, key: &str, at: Moment) -> Result<Known, Error> {
+        let known = match self.authenticator.verify(key, at).await? {
             Outcome::Valid(known) => known,
             outcome => return Err(credential::refusal(&outcome)),
         };
@@ -150,16 +155,16 @@ impl Authenticate {
             about::organization(organization.organization_id.uuid());
         }
         check_place(headers, peer, &known)?;
-        Ok(Arc::clone(&known.facts().principal))
+        Ok((Arc::clone(&known.facts().principal), known.organization))
     }
 
     /// Whose token it is. What the key is bound to by now that was exchanged for it, the token is bound to as well.
-    async fn token(&self, headers: &HeaderMap, peer: &Peer, token: &str) -> Result<Arc<Principal>, Error> {
+    async fn token(&self, headers: &HeaderMap, peer: &Peer, token: &str) -> Result<Known, Error> {
         let token = self.authenticator.tokens().verify(token).await?;
         about::organization(token.organization_id.uuid());
-        let Bearer { principal, key, .. } = self.authenticator.bearer(&token).await?;
+        let Bearer { principal, organization, key, .. } = self.authenticator.bearer(&token).await?;
         key.iter().try_for_each(|key| check_place(headers, peer, key))?;
-        Ok(principal)
+        Ok((principal, Some(organization)))
     }
 
     fn nobody(&self) -> Error {

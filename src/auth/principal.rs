@@ -1,10 +1,14 @@
 //! Who is calling, and the proofs that authorization hands out. Values only, no I/O: the repository takes them.
 
+use std::fmt;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use crate::auth::permission::{Permission, Permissions};
 use crate::error::Error;
 use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
+use crate::model::organization::Organization;
 use crate::model::role::{RoleKey, Standing};
 use crate::model::workload::SpiffeId;
 
@@ -79,15 +83,38 @@ impl Principal {
 pub struct Actor {
     /// `api_key`, `user`, `service`, `operator`, `workload` or `system`. A workload may do nothing that is audited.
     pub kind: &'static str,
-    /// The id of the key or the user, the SPIFFE id, or the name of the job.
-    pub id: String,
+    /// Their id.
+    pub id: ActorId,
 }
 
-/// A request past authentication: its caller holds the permission that the method takes. Made by the auth layer, taken
-/// out of the request's extensions by the handler.
+/// The id of an actor. A text only where it is written down: most requests are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActorId {
+    /// Of a key or a user.
+    Uuid(Uuid),
+    /// Of a workload.
+    Workload(SpiffeId),
+    /// The name of a job.
+    Job(&'static str),
+}
+
+impl fmt::Display for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(id) => id.fmt(f),
+            Self::Workload(id) => id.fmt(f),
+            Self::Job(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A request past authentication: its caller holds the permission that the method takes. Made by the auth layer;
+/// a handler gets it beside its message, or takes it out of the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(in crate::auth) principal: Arc<Principal>,
+    // As it was when the credential was found good: the credential's own, if it has one.
+    pub(in crate::auth) organization: Option<Arc<Organization>>,
     pub(in crate::auth) acting_user: Option<UserId>,
     pub(in crate::auth) method: &'static str,
     pub(in crate::auth) permission: Permission,
@@ -124,14 +151,15 @@ impl Caller {
     }
 
     pub(in crate::auth) fn actor(&self) -> Actor {
-        match &*self.principal {
-            Principal::ApiKey { api_key_id, .. } => Actor { kind: "api_key", id: api_key_id.to_string() },
+        let (kind, id) = match &*self.principal {
+            Principal::ApiKey { api_key_id, .. } => ("api_key", ActorId::Uuid(api_key_id.uuid())),
             // The user and not the token: who repeats a request may have another one by then.
-            Principal::User { user_id, .. } => Actor { kind: "user", id: user_id.to_string() },
-            Principal::Service { key_id, .. } => Actor { kind: "service", id: key_id.to_string() },
-            Principal::Operator { key_id } => Actor { kind: "operator", id: key_id.to_string() },
-            Principal::Workload { spiffe_id } => Actor { kind: "workload", id: spiffe_id.to_string() },
-        }
+            Principal::User { user_id, .. } => ("user", ActorId::Uuid(user_id.uuid())),
+            Principal::Service { key_id, .. } => ("service", ActorId::Uuid(key_id.uuid())),
+            Principal::Operator { key_id } => ("operator", ActorId::Uuid(key_id.uuid())),
+            Principal::Workload { spiffe_id } => ("workload", ActorId::Workload(spiffe_id.clone())),
+        };
+        Actor { kind, id }
     }
 }
 
@@ -170,7 +198,7 @@ impl Context {
     #[must_use]
     pub fn system(job: &'static str) -> Self {
         Self {
-            actor: Actor { kind: "system", id: job.to_owned() },
+            actor: Actor { kind: "system", id: ActorId::Job(job) },
             acting_user: None,
             method: job,
             request_id: Arc::from(""),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
+use metrics::Counter;
 use serde_json::Value;
 
 use crate::auth::principal::Permitted;
@@ -102,12 +103,20 @@ fn counted(fates: Vec<Fate>) -> Vec<Fate> {
 }
 
 /// Takes events in. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Recorder {
     catalog: Arc<Catalog>,
     writer: Writer,
     clock: Clock,
     accepted: Accepted,
+    /// Those recorded, the usual fate: by its label the counter would cost each event a search.
+    recorded: Counter,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("accepted", &self.accepted).finish_non_exhaustive()
+    }
 }
 
 /// What is known of a draft before the writer is asked.
@@ -119,10 +128,10 @@ enum Judged {
 }
 
 impl Recorder {
-    /// A recorder of what the writer writes.
+    /// A recorder of what the writer writes. Counts, so the recorder of metrics must be installed before.
     #[must_use]
-    pub const fn new(catalog: Arc<Catalog>, writer: Writer, clock: Clock, accepted: Accepted) -> Self {
-        Self { catalog, writer, clock, accepted }
+    pub fn new(catalog: Arc<Catalog>, writer: Writer, clock: Clock, accepted: Accepted) -> Self {
+        Self { catalog, writer, clock, accepted, recorded: counter("recorded") }
     }
 
     /// Records events of one organization; returns their fates in their order, after the commit. One that is wrong does
@@ -158,7 +167,11 @@ impl Recorder {
                     (Some(Verdict::Absent), None) | (None, _) => Err(Error::internal("an event without a verdict")),
                 },
             })
-            .inspect(|fate| fate.iter().for_each(count))
+            .inspect(|fate| match fate {
+                Ok(Fate::Recorded(_)) => self.recorded.increment(1),
+                Ok(fate) => count(fate),
+                Err(_) => {}
+            })
             .collect()
     }
 
@@ -288,5 +301,9 @@ fn count(fate: &Fate) {
         Fate::Rejected { .. } => "rejected",
         Fate::Unavailable { .. } => "unavailable",
     };
-    metrics::counter!("tenancy_usage_events_total", "status" => status).increment(1);
+    counter(status).increment(1);
+}
+
+fn counter(status: &'static str) -> Counter {
+    metrics::counter!("tenancy_usage_events_total", "status" => status)
 }

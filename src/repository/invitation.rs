@@ -85,7 +85,7 @@ pub fn inviter(scope: &TenantScope) -> Inviter {
         "operator" => ActorType::Operator,
         _ => ActorType::System,
     };
-    Inviter { actor_type, actor_id: context.actor.id.clone(), acting_user_id: context.acting_user }
+    Inviter { actor_type, actor_id: context.actor.id.to_string(), acting_user_id: context.acting_user }
 }
 
 /// Writes new invitations of the locked organization, each with the hash of its token. None of the addresses has one that is

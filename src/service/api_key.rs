@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::auth::authenticator::{Authenticator, Outcome};
 use crate::auth::last_used::LastUsed;
 use crate::auth::mint;
+use crate::auth::principal::Caller;
 use crate::auth::principal::Permitted;
 use crate::error::Error;
 use crate::filter::Filter;
@@ -210,22 +211,32 @@ impl ApiKeyService for ApiKeys {
         request: Request<v1::VerifyApiKeyRequest>,
     ) -> Result<Response<v1::VerifyApiKeyResponse>, Status> {
         let (caller, request) = open(request)?;
-        verification::presented("api_key", &request.api_key).map_err(Error::from)?;
-        let wanted = Wanted::read(&request.permission, &request.origin, &request.client_ip).map_err(Error::from)?;
-        let sight = self.shared.gate.sight(&caller).await?;
-
-        let outcome = self.authenticator.verify(&request.api_key).await?;
-        let reply = verification::reply(&outcome, wanted, sight);
-        if let Outcome::Valid(key) = &outcome
-            && reply.code() == v1::VerificationCode::Valid
-        {
-            self.last_used.note(&key.facts().principal, self.shared.clock.now());
-        }
-        Ok(Response::new(reply))
+        Ok(Response::new(self.verify(&caller, &request).await?))
     }
 }
 
 impl ApiKeys {
+    /// Whether a key is good.
+    pub(super) async fn verify(
+        &self,
+        caller: &Caller,
+        request: &v1::VerifyApiKeyRequest,
+    ) -> Result<v1::VerifyApiKeyResponse, Error> {
+        verification::presented("api_key", &request.api_key)?;
+        let wanted = Wanted::read(&request.permission, &request.origin, &request.client_ip)?;
+        let sight = self.shared.gate.sight(caller).await?;
+
+        let at = self.shared.clock.moment();
+        let outcome = self.authenticator.verify(&request.api_key, at).await?;
+        let reply = verification::reply(&outcome, wanted, sight);
+        if let Outcome::Valid(key) = &outcome
+            && reply.code() == v1::VerificationCode::Valid
+        {
+            self.last_used.note(&key.facts().principal, at.wall);
+        }
+        Ok(reply)
+    }
+
     fn to_proto(&self, key: ApiKey) -> v1::ApiKey {
         convert::to_proto(key, self.shared.clock.now())
     }

@@ -34,7 +34,7 @@ use crate::error::{Error, Violation};
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::proto::v1::api_key_service_server::{ApiKeyService as _, ApiKeyServiceServer};
+use crate::proto::v1::api_key_service_server::ApiKeyServiceServer;
 use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::invitation_service_server::InvitationServiceServer;
 use crate::proto::v1::limit_service_server::LimitServiceServer;
@@ -43,7 +43,7 @@ use crate::proto::v1::meter_service_server::MeterServiceServer;
 use crate::proto::v1::organization_service_server::OrganizationServiceServer;
 use crate::proto::v1::permission_service_server::PermissionServiceServer;
 use crate::proto::v1::plan_service_server::PlanServiceServer;
-use crate::proto::v1::quota_service_server::{QuotaService as _, QuotaServiceServer};
+use crate::proto::v1::quota_service_server::QuotaServiceServer;
 use crate::proto::v1::rate_limit_domain_service_server::RateLimitDomainServiceServer;
 use crate::proto::v1::role_service_server::RoleServiceServer;
 use crate::proto::v1::team_service_server::TeamServiceServer;
@@ -127,6 +127,8 @@ pub fn services(
         last_used: Arc::clone(&last_used),
     });
     let quotas = Arc::new(Quotas::new(shared.clone(), decisions, Arc::clone(&catalog), recorder.clone()));
+    let usage = Usage { shared: shared.clone(), catalog: Arc::clone(&catalog), recorder, retention: usage_retention };
+    let usage = Arc::new(usage);
     let mut services = Services::default();
     services
         .add_service(health)
@@ -150,23 +152,21 @@ pub fn services(
         .add_service(RoleServiceServer::new(Roles { shared: shared.clone() }))
         .add_service(TeamServiceServer::new(Teams { shared: shared.clone() }))
         .add_service(TokenServiceServer::new(TokensOf { shared: shared.clone(), authenticator, last_used }))
-        .add_service(UsageServiceServer::new(Usage {
-            shared: shared.clone(),
-            catalog,
-            recorder,
-            retention: usage_retention,
-        }))
+        .add_service(UsageServiceServer::from_arc(Arc::clone(&usage)))
         .add_service(UserServiceServer::new(Users { shared, allowance: organizations }));
     // What is asked with every request of the platform.
     services
-        .directly("/tenancy.v1.ApiKeyService/VerifyApiKey", &keys, async |keys, request| {
-            keys.verify_api_key(request).await
+        .directly("/tenancy.v1.ApiKeyService/VerifyApiKey", &keys, async |keys, caller, request| {
+            Ok(keys.verify(&caller, &request).await?)
         })
-        .directly("/tenancy.v1.QuotaService/CheckQuota", &quotas, async |quotas, request| {
-            quotas.check_quota(request).await
+        .directly("/tenancy.v1.QuotaService/CheckQuota", &quotas, async |quotas, caller, request| {
+            Ok(quotas.check(&caller, &request).await?)
         })
-        .directly("/tenancy.v1.QuotaService/ConsumeQuota", &quotas, async |quotas, request| {
-            quotas.consume_quota(request).await
+        .directly("/tenancy.v1.QuotaService/ConsumeQuota", &quotas, async |quotas, caller, request| {
+            Ok(quotas.consume(&caller, &request).await?)
+        })
+        .directly("/tenancy.v1.UsageService/RecordUsage", &usage, async |usage, caller, request| {
+            Ok(usage.record(&caller, request).await?)
         });
     Ok(services)
 }

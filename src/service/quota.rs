@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use crate::auth::principal::Caller;
+use crate::error::Error;
 use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::proto::v1;
@@ -34,6 +36,29 @@ impl Quotas {
         let decider = Arc::new(Decider::new(decisions, shared.clock.clone(), catalog, recorder));
         Self { shared, decider }
     }
+
+    /// Whether it would pass.
+    pub(super) async fn check(
+        &self,
+        caller: &Caller,
+        request: &v1::CheckQuotaRequest,
+    ) -> Result<v1::CheckQuotaResponse, Error> {
+        let question = convert::check(request)?;
+        let permitted = self.shared.gate.tenant(caller, &request.organization_id).await?;
+        let decision = self.decider.decide(&Guest::new(caller, &permitted), &question, Mode::Check).await?;
+        Ok(v1::CheckQuotaResponse { decision: Some(reply::decision(decision)) })
+    }
+
+    /// Consumes.
+    pub(super) async fn consume(
+        &self,
+        caller: &Caller,
+        request: &v1::ConsumeQuotaRequest,
+    ) -> Result<v1::ConsumeQuotaResponse, Error> {
+        let consumption = convert::consumption(request)?;
+        let permitted = self.shared.gate.tenant(caller, &request.organization_id).await?;
+        self.decider.consume(&Guest::new(caller, &permitted), request, &consumption, None).await
+    }
 }
 
 #[tonic::async_trait]
@@ -43,11 +68,7 @@ impl QuotaService for Quotas {
         request: Request<v1::CheckQuotaRequest>,
     ) -> Result<Response<v1::CheckQuotaResponse>, Status> {
         let (caller, request) = open(request)?;
-        let question = convert::check(&request)?;
-        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
-        let guest = Guest::new(&caller, &permitted);
-        let decision = self.decider.decide(&guest, &question, Mode::Check).await?;
-        Ok(Response::new(v1::CheckQuotaResponse { decision: Some(reply::decision(decision)) }))
+        Ok(Response::new(self.check(&caller, &request).await?))
     }
 
     async fn consume_quota(
@@ -55,10 +76,7 @@ impl QuotaService for Quotas {
         request: Request<v1::ConsumeQuotaRequest>,
     ) -> Result<Response<v1::ConsumeQuotaResponse>, Status> {
         let (caller, request) = open(request)?;
-        let consumption = convert::consumption(&request)?;
-        let permitted = self.shared.gate.tenant(&caller, &request.organization_id).await?;
-        let guest = Guest::new(&caller, &permitted);
-        Ok(Response::new(self.decider.consume(&guest, &request, &consumption, None).await?))
+        Ok(Response::new(self.consume(&caller, &request).await?))
     }
 
     async fn reserve_quota(

@@ -64,7 +64,8 @@ impl TokenService for TokensOf {
         let wanted = convert::exchange(&request, presented("api_key", &request.api_key))?;
         let sight = self.shared.gate.sight(&caller).await?;
 
-        let (outcome, presented) = self.authenticator.present(&request.api_key).await?;
+        let at = self.shared.clock.moment();
+        let (outcome, presented) = self.authenticator.present(&request.api_key, at).await?;
         let (key, presented) = exchangeable(outcome, presented, sight)?;
         let (Principal::ApiKey { organization_id, api_key_id, permissions, .. }, Some(organization)) =
             (&*key.facts().principal, &key.organization)

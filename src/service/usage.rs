@@ -13,6 +13,7 @@ use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::layer::Renewal;
+use crate::auth::principal::Caller;
 use crate::deadline::Ending;
 use crate::error::Error;
 use crate::metering::buckets;
@@ -48,6 +49,17 @@ impl Usage {
     fn intake(&self) -> Intake {
         Intake { gate: self.shared.gate.clone(), recorder: self.recorder.clone() }
     }
+
+    /// Records events.
+    pub(super) async fn record(
+        &self,
+        caller: &Caller,
+        request: v1::RecordUsageRequest,
+    ) -> Result<v1::RecordUsageResponse, Error> {
+        let mut batch = Batch::read(request.organization_id, request.events)?;
+        self.intake().record(caller, &mut batch).await;
+        Ok(v1::RecordUsageResponse { results: batch.reply()? })
+    }
 }
 
 #[tonic::async_trait]
@@ -57,9 +69,7 @@ impl UsageService for Usage {
         request: Request<v1::RecordUsageRequest>,
     ) -> Result<Response<v1::RecordUsageResponse>, Status> {
         let (caller, request) = open(request)?;
-        let mut batch = Batch::read(request.organization_id, request.events)?;
-        self.intake().record(&caller, &mut batch).await;
-        Ok(Response::new(v1::RecordUsageResponse { results: batch.reply()? }))
+        Ok(Response::new(self.record(&caller, request).await?))
     }
 
     type StreamUsageStream = BoxStream<'static, Result<v1::StreamUsageResponse, Status>>;

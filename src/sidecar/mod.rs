@@ -21,11 +21,9 @@ use crate::auth::authenticator::Authenticator;
 use crate::auth::last_used::LastUsed;
 use crate::metering::recorder::Recorder;
 use crate::proto::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
-use crate::proto::envoy::service::auth::v3::authorization_server::{Authorization as _, AuthorizationServer};
+use crate::proto::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
-use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
-    RateLimitService as _, RateLimitServiceServer,
-};
+use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::Shared;
@@ -84,10 +82,12 @@ pub fn mount(services: &mut Services, ingredients: Ingredients) {
     services.add_service(AuthorizationServer::from_arc(Arc::clone(&authz)));
     // What is asked with every request of an Envoy.
     services
-        .directly("/envoy.service.auth.v3.Authorization/Check", &authz, async |authz, request| {
-            authz.check(request).await
+        .directly("/envoy.service.auth.v3.Authorization/Check", &authz, async |authz, caller, request| {
+            Ok(authz.answer(&caller, request).await?)
         })
-        .directly("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", &limits, async |limits, request| {
-            limits.should_rate_limit(request).await
-        });
+        .directly(
+            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
+            &limits,
+            async |limits, caller, request| Ok(limits.answer(&caller, &request).await?),
+        );
 }

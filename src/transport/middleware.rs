@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::auth::permission::Permission;
+use crate::auth::principal::Caller;
 use crate::transport::peer::Peer;
 use crate::transport::stream::is_stream;
 
@@ -30,6 +31,8 @@ pub struct Arrival {
     pub is_stream: bool,
     /// Its id; empty before the layer that gives it one.
     pub id: Arc<str>,
+    /// Who sends it; nobody before the auth layer, and where that asks for no key.
+    pub caller: Option<Caller>,
 }
 
 impl Arrival {
@@ -38,7 +41,7 @@ impl Arrival {
     pub fn new(http: http::Request<Body>, peer: Peer) -> Box<Self> {
         let path = http.uri().path();
         let (method, is_stream) = (Permission::position(path), is_stream(path));
-        Box::new(Self { http, method, peer, is_stream, id: Arc::default() })
+        Box::new(Self { http, method, peer, is_stream, id: Arc::default(), caller: None })
     }
 }
 

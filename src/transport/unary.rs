@@ -15,9 +15,9 @@ use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame};
 use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, BytesMut};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
-use tonic::{Request, Status};
+use tonic::metadata::GRPC_CONTENT_TYPE;
 
 use crate::transport::middleware::Response;
 
@@ -33,10 +33,8 @@ const ENCODING: &str = "grpc-encoding";
 /// A call that is out of the ordinary, as it came.
 pub type Otherwise = http::Request<Body>;
 
-/// The message of an ordinary call, and the request that it came with.
-pub async fn read<T: Message + Default>(
-    request: http::Request<Body>,
-) -> Result<Result<Request<T>, Status>, Box<Otherwise>> {
+/// The message of an ordinary call.
+pub async fn read<T: Message + Default>(request: http::Request<Body>) -> Result<Result<T, Status>, Box<Otherwise>> {
     let (parts, mut body) = request.into_parts();
     let mut read = Vec::new();
     if !parts.headers.contains_key(ENCODING)
@@ -46,11 +44,7 @@ pub async fn read<T: Message + Default>(
         // Most say with the message that it was all; for the others it is waited.
         let end = if message.is_none() || body.is_end_stream() { None } else { body.frame().await };
         match (message, end) {
-            (Some(message), None) => {
-                let headers = MetadataMap::from_headers(parts.headers);
-                let decoded = T::decode(message).map_err(|error| Status::internal(error.to_string()));
-                return Ok(decoded.map(|message| Request::from_parts(headers, parts.extensions, message)));
-            }
+            (Some(message), None) => return Ok(T::decode(message).map_err(|error| Status::internal(error.to_string()))),
             (_, end) => read.extend([Some(first), end].into_iter().flatten()),
         }
     }
@@ -68,12 +62,11 @@ fn message(frame: &Bytes) -> Option<Bytes> {
 }
 
 /// The reply to a call.
-pub fn reply<U: Message>(outcome: Result<tonic::Response<U>, Status>) -> Response {
-    let reply = match outcome {
-        Ok(reply) => reply,
+pub fn reply<U: Message>(outcome: Result<U, Status>) -> Response {
+    let message = match outcome {
+        Ok(message) => message,
         Err(status) => return status.into_http(),
     };
-    let (metadata, message, extensions) = reply.into_parts();
     let length = message.encoded_len();
     // Longer than four gigabytes is no message that anybody could have made here.
     let Ok(prefix) = u32::try_from(length) else {
@@ -84,9 +77,7 @@ pub fn reply<U: Message>(outcome: Result<tonic::Response<U>, Status>) -> Respons
     frame.put_u32(prefix);
     message.encode_raw(&mut frame);
     let mut response = http::Response::new(Body::new(Reply(Left::Message(frame.freeze()))));
-    *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
-    *response.extensions_mut() = extensions;
     response
 }
 
@@ -150,9 +141,9 @@ mod tests {
         let bytes = sent.encode_to_vec();
         let whole = framed(0, bytes.len(), &bytes);
         let read_one = read::<Info>(request(&[&whole], false)).await.unwrap().unwrap();
-        assert_eq!(read_one.into_inner(), sent);
+        assert_eq!(read_one, sent);
         let empty = read::<Info>(request(&[&framed(0, 0, &[])], false)).await.unwrap().unwrap();
-        assert_eq!(empty.into_inner(), Info::default());
+        assert_eq!(empty, Info::default());
         let wrong = read::<Info>(request(&[&framed(0, 1, &[0x0a])], false)).await.unwrap();
         assert_eq!(wrong.unwrap_err().code(), tonic::Code::Internal, "as tonic says");
 
@@ -183,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_reply_is_a_message_and_its_end() {
         let sent = Info { reason: "GOOD".into(), ..Info::default() };
-        let body = reply(Ok(tonic::Response::new(sent.clone()))).into_body().collect().await.unwrap();
+        let body = reply(Ok(sent.clone())).into_body().collect().await.unwrap();
         let trailers = body.trailers().unwrap();
         assert_eq!(Status::from_header_map(trailers).unwrap().code(), tonic::Code::Ok);
         let bytes = body.to_bytes();

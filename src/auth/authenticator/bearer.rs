@@ -46,7 +46,8 @@ impl Authenticator {
     /// Errors: `ORGANIZATION_SUSPENDED`, `NOT_A_MEMBER`, `MEMBER_SUSPENDED`, `TOKEN_REVOKED`, what is wrong with the key that
     /// was exchanged; `TOKEN_INVALID` for one of an organization or a key that is no more.
     pub async fn bearer(&self, token: &Token) -> Result<Bearer, Error> {
-        let organization = self.organization(token.organization_id).await?.ok_or_else(credential::token_invalid)?;
+        let found = self.organization(token.organization_id, self.clock.instant()).await?;
+        let organization = found.ok_or_else(credential::token_invalid)?;
         match token.subject {
             Subject::User(user_id) => self.user(token, user_id, organization).await,
             Subject::ApiKey { api_key_id, lookup } => self.exchanged(token, (api_key_id, lookup), organization).await,

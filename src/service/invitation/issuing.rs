@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::auth::invitation::Token;
 use crate::auth::permission::Permissions;
-use crate::auth::principal::Permitted;
+use crate::auth::principal::{ActorId, Permitted};
 use crate::error::Error;
-use crate::ids::{InvitationId, TeamId, parse_uuid};
+use crate::ids::{InvitationId, TeamId};
 use crate::model::invitation::{Invitation, InvitationStatus, InvitedTeam, Inviter, NewInvitation};
 use crate::model::organization::Organization;
 use crate::model::role::{CustomRole, RoleKey};
@@ -216,8 +216,10 @@ fn counted(permitted: &Permitted) -> Result<Option<Uuid>, Error> {
     if permitted.is_platform() {
         return Ok(None);
     }
-    let key = parse_uuid(&permitted.context().actor.id).ok_or_else(|| Error::internal("a key without an id"))?;
-    Ok(Some(key))
+    match permitted.context().actor.id {
+        ActorId::Uuid(key) => Ok(Some(key)),
+        ActorId::Workload(_) | ActorId::Job(_) => Err(Error::internal("a tenant without a key")),
+    }
 }
 
 /// Writes what was made, in the places of what was pending.

@@ -21,7 +21,9 @@ use crate::auth::authenticator::{Authenticator, KeyFacts, KnownKey, Outcome};
 use crate::auth::credential;
 use crate::auth::gate::{Sight, require};
 use crate::auth::last_used::LastUsed;
+use crate::auth::principal::Caller;
 use crate::auth::tokens::Tokens;
+use crate::clock::Moment;
 use crate::error::Error;
 use crate::ids::{self, ApiKeyId, UserId};
 use crate::model::usage::whole_milliseconds;
@@ -67,7 +69,14 @@ pub struct Authz {
 impl Authorization for Authz {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let (caller, request) = open(request)?;
-        let sight = self.shared.gate.sight(&caller).await?;
+        Ok(Response::new(self.answer(&caller, request).await?))
+    }
+}
+
+impl Authz {
+    /// Whether a request may pass.
+    pub(super) async fn answer(&self, caller: &Caller, request: CheckRequest) -> Result<CheckResponse, Error> {
+        let sight = self.shared.gate.sight(caller).await?;
         let attributes: AttributeContext = request.attributes.unwrap_or_default();
         let waiting = Waiting::new(&attributes);
         let reply = match self.judge(&waiting, sight).await {
@@ -78,11 +87,9 @@ impl Authorization for Authz {
                 reply::denied(&denial, request_id, waiting.is_grpc())
             }
         };
-        Ok(Response::new(reply))
+        Ok(reply)
     }
-}
 
-impl Authz {
     async fn judge(&self, waiting: &Waiting<'_>, sight: Sight<'_>) -> Result<CheckResponse, Denial> {
         let route = Route::read(waiting.route()).map_err(|wrong| self.misconfigured(&wrong))?;
         let Some(credential) = waiting.credential(self.identities.credentials())? else {
@@ -91,7 +98,8 @@ impl Authz {
             }
             return Ok(self.identities.anonymous().passes(None, None));
         };
-        let tenant = self.tenant(credential, sight).await?;
+        let at = self.shared.clock.moment();
+        let tenant = self.tenant(credential, sight, at).await?;
         permit(&tenant, waiting, &route)?;
         if let Some(feature) = route.feature
             && !self.decisions.engine().includes(tenant.organization_id(), feature).await?
@@ -99,7 +107,7 @@ impl Authz {
             let message = format!("the plan of the organization does not include {feature}");
             return Err(Denial::forbidden("FEATURE_NOT_INCLUDED", message));
         }
-        let now = self.shared.clock.now();
+        let now = at.wall;
         self.last_used.note(&tenant.principal, now);
         let (signed, standing) = self.admit(&tenant, &route, now).await?;
         let Admitted { reservation, signed } = signed;
@@ -118,12 +126,12 @@ impl Authz {
     }
 
     /// Whose credential it is.
-    async fn tenant(&self, credential: &str, sight: Sight<'_>) -> Result<Tenant, Denial> {
+    async fn tenant(&self, credential: &str, sight: Sight<'_>, at: Moment) -> Result<Tenant, Denial> {
         if Tokens::is_meant(credential) {
             // Boxed, as its state would be moved with every request that comes with a key.
             return Box::pin(self.bearer(credential, sight)).await;
         }
-        let outcome = self.authenticator.verify(credential).await?;
+        let outcome = self.authenticator.verify(credential, at).await?;
         let is_seen = |key: &KnownKey| {
             key.organization.as_ref().is_some_and(|organization| sight.sees(organization.organization_id))
         };

@@ -43,19 +43,23 @@ impl RateLimitService for RateLimits {
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
         let (caller, request) = open(request)?;
-        let reply = self.decide(&caller, &request).await.inspect_err(|error| {
+        Ok(Response::new(self.answer(&caller, &request).await?))
+    }
+}
+
+impl RateLimits {
+    /// Whether a request is within its limits.
+    pub(super) async fn answer(&self, caller: &Caller, request: &RateLimitRequest) -> Result<RateLimitResponse, Error> {
+        self.decide(caller, request).await.inspect_err(|error| {
             // Envoy lets the request through unless it is told otherwise: somebody should know.
             let is_told_elsewhere =
                 matches!(error, Error::Invalid(_) | Error::InvalidRequest { .. } | Error::Internal(_));
             if !is_told_elsewhere && self.warnings.is_due(self.shared.clock.now()) {
                 tracing::warn!(%error, domain = request.domain, "a rate limit could not be decided");
             }
-        })?;
-        Ok(Response::new(reply))
+        })
     }
-}
 
-impl RateLimits {
     async fn decide(&self, caller: &Caller, request: &RateLimitRequest) -> Result<RateLimitResponse, Error> {
         let questions = question::read(request)?;
         let outcomes = self.take_all(caller, &request.domain, &questions).await?;

@@ -47,7 +47,20 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("metering", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "model", "repository"]),
     ("quota", &["auth::principal", "clock", "deadline", "error", "facts", "ids", "metering", "model", "repository"]),
     // The way of a request.
-    ("transport", &["about", "auth::permission", "clock", "deadline", "error", "ids", "model::workload", "status"]),
+    (
+        "transport",
+        &[
+            "about",
+            "auth::permission",
+            "auth::principal",
+            "clock",
+            "deadline",
+            "error",
+            "ids",
+            "model::workload",
+            "status",
+        ],
+    ),
     ("transport::admin", &["auth::tokens", "model::token_key", "repository::database"]),
     ("transport::layers", &["auth::layer", "clock", "transport"]),
     (
