@@ -5,16 +5,17 @@
 mod held;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
 use tenancy::model::limit::{MOST, MOST_RATE, SubjectKind, Unit, Window};
 use tenancy::quota::book::{Book, Verdict};
-use tenancy::quota::decision::Mode;
+use tenancy::quota::decision::{AccountKey, Applied, Mode, Source};
 use tenancy::quota::policy::Resolved;
 use uuid::Uuid;
 
-use crate::held::{Ledger, NOW, limit, of, question};
+use crate::held::{Ledger, NOW, question, terms};
 
 const MONTH: Window = Window::Calendar(Unit::Month);
 const MINUTE: Window = Window::Rolling(Unit::Minute);
@@ -44,6 +45,25 @@ fn main() {
         assert!(asked.is_empty(), "the ledger was asked");
     });
     criterion.final_summary();
+}
+
+/// A limit for subjects of a kind.
+fn limit(subject_kind: SubjectKind, window: Window, amount: u64) -> Arc<Applied> {
+    Arc::new(Applied {
+        limit_id: Uuid::from_u128(1).into(),
+        source: Source::Plan,
+        meter: "calls".into(),
+        meter_id: Uuid::from_u128(2).into(),
+        subject_kind,
+        window,
+        terms: terms(amount),
+    })
+}
+
+/// It, for one of them.
+fn of(applied: &Arc<Applied>, subject_id: Uuid) -> Resolved {
+    let Applied { subject_kind, meter_id, window, .. } = **applied;
+    Resolved { account: AccountKey { subject_kind, subject_id, meter_id, window }, applied: Arc::clone(applied) }
 }
 
 fn admitted(criterion: &mut Criterion, name: &str, limits: &[Resolved], mode: Mode) {

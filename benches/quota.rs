@@ -50,9 +50,10 @@ fn main() -> Result<(), Failure> {
     }
     // First, while the machine is ours.
     let mut memory = Vec::new();
-    for spread in memory::SPREADS {
-        memory.push((spread, memory::measure(spread)?));
-        println!("{} organizations x {} keys: {:.0} MiB", spread.0, spread.1, memory[memory.len() - 1].1);
+    for (number, spread) in memory::SPREADS.into_iter().enumerate() {
+        let taken = memory::measure(number)?;
+        println!("{}: {taken}", spread.name);
+        memory.push((spread.name, taken));
     }
     if std::env::args().any(|argument| argument == "memory") {
         return Ok(());

@@ -1,11 +1,10 @@
 //! Counters that hold leases, without a database: a ledger in memory answers them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use tenancy::model::limit::{Enforcement, SubjectKind, Terms, Window};
+use tenancy::model::limit::{Enforcement, Terms};
 use tenancy::quota::book::{Book, Question, Verdict};
-use tenancy::quota::decision::{AccountKey, Applied, Mode, Source};
+use tenancy::quota::decision::{AccountKey, Mode};
 use tenancy::quota::ledger::{Account, Lifetime};
 use tenancy::quota::policy::Resolved;
 use tenancy::quota::rate::Tick;
@@ -23,31 +22,16 @@ const LIFETIME: Lifetime = Lifetime(7 * 24 * 3600 * SECOND);
 #[derive(Debug, Default)]
 pub struct Ledger(HashMap<AccountKey, Account>);
 
-/// A limit for subjects of a kind.
-pub fn limit(subject_kind: SubjectKind, window: Window, amount: u64) -> Arc<Applied> {
-    let terms = Terms {
+/// So much, and no more.
+pub fn terms(amount: u64) -> Terms {
+    Terms {
         amount: Some(amount),
         burst: 0,
         enforcement: Enforcement::Hard,
         shadow: false,
         fallback: None,
         alert_percents: Vec::new(),
-    };
-    Arc::new(Applied {
-        limit_id: Uuid::from_u128(1).into(),
-        source: Source::Plan,
-        meter: "calls".into(),
-        meter_id: Uuid::from_u128(2).into(),
-        subject_kind,
-        window,
-        terms,
-    })
-}
-
-/// It, for one of them.
-pub fn of(applied: &Arc<Applied>, subject_id: Uuid) -> Resolved {
-    let Applied { subject_kind, meter_id, window, .. } = **applied;
-    Resolved { account: AccountKey { subject_kind, subject_id, meter_id, window }, applied: Arc::clone(applied) }
+    }
 }
 
 /// A question about so much.

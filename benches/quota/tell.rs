@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::calls::median;
+use crate::memory::Taken;
 use crate::support::Failure;
 use crate::support::latencies::Latencies;
 use crate::support::load::Outcome;
@@ -105,7 +106,7 @@ pub fn tell(
     measured: &[Measured<'_>],
     halved: &[Halved; 2],
     naive: &[Naive; 2],
-    memory: &[((u128, u128), f64)],
+    memory: &[(&str, Taken)],
 ) -> Result<(), Failure> {
     let hot = naive[0].rate();
     let mut rows = Vec::new();
@@ -156,11 +157,11 @@ pub fn tell(
     let named = halved.iter().zip(["floor", "ConsumeQuota, two limits"]);
     let header = ["at half of the load", "requests/s", "p50 ms", "p99 ms", "p999 ms"];
     report::table(&header, &named.map(half).collect::<Vec<_>>());
-    for ((organizations, keys), mebibytes) in memory {
-        println!("counters of {organizations} organizations x {keys} keys: {mebibytes:.0} MiB");
+    for (name, taken) in memory {
+        println!("counters of {name}: {taken}");
     }
     let halved = halved.each_ref().map(|halved| json!({ "p99_ms": halved.latencies.ms(990) }));
-    let memory: Vec<_> = memory.iter().map(|(_, mebibytes)| *mebibytes).collect();
+    let memory: Vec<_> = memory.iter().map(|(_, taken)| taken.sum()).collect();
     let report = json!({ "cores": report::cores(), "cases": cases, "half_load": halved, "counters_mib": memory });
     report::json("quota", &report)
 }

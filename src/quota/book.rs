@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use indexmap::IndexMap;
-use indexmap::map::Entry;
 use uuid::Uuid;
 
 use crate::model::limit::{Fallback, Terms};
 use crate::quota::counter::{Consequence, Counter, Shortage};
+use crate::quota::counters::Counters;
 use crate::quota::decision::{AccountKey, Change, Charge, Correction, Decision, Denial, LimitView, Mode, Source};
 use crate::quota::ledger::{Answer, Request};
 use crate::quota::policy::Resolved;
@@ -23,8 +22,7 @@ const SWEEP: usize = 4096;
 /// The counters of an organization.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// In a table that a sweep can take part by part.
-    counters: IndexMap<AccountKey, Counter>,
+    counters: Counters,
 }
 
 /// What is to be decided.
@@ -179,8 +177,8 @@ impl Book {
                 stances.push(stance);
                 continue;
             }
-            let counter =
-                self.counters.entry(*account).or_insert_with(|| Counter::new(Arc::clone(applied), as_of, now));
+            let new = || Counter::new(Arc::clone(applied), as_of, now);
+            let counter = self.counters.get_or_insert_with(*account, new);
             let is_news = counter.learn(applied, as_of);
             let (stance, asks) = weighing.of_counter(now, &applied.terms, counter);
             if is_news || asks {
@@ -306,7 +304,13 @@ impl Book {
         }
     }
 
-    /// What the ledger is told and asked about an account; `None` when there is nothing to say, or it is being asked.
+    /// An account is to be put into the queue of those that the ledger is asked about. Tells whether it was not in it yet; one
+    /// that is not known here need not be.
+    pub fn enqueue(&mut self, account: &AccountKey) -> bool {
+        self.counters.get_mut(account).is_some_and(Counter::enqueue)
+    }
+
+    /// What the ledger is told and asked about an account, whose turn it is; `None` when there is nothing to say, or it is being asked.
     pub fn question(&mut self, now: Tick, replica: Uuid, account: &AccountKey, leave: bool) -> Option<Request> {
         self.counters.get_mut(account)?.question(now, replica, leave)
     }
@@ -326,10 +330,10 @@ impl Book {
         request: &Request,
         answer: &Answer,
     ) -> Consequence {
-        let Entry::Occupied(mut entry) = self.counters.entry(*account) else { return Consequence::default() };
-        let consequence = entry.get_mut().answered(sent, now, ledger, request, answer);
+        let Some(counter) = self.counters.get_mut(account) else { return Consequence::default() };
+        let consequence = counter.answered(sent, now, ledger, request, answer);
         if consequence.left {
-            entry.swap_remove();
+            self.counters.remove(account);
         }
         consequence
     }
@@ -351,7 +355,7 @@ impl Book {
     #[must_use]
     pub fn due(&self, now: Tick, leave: bool, from: usize) -> (Vec<AccountKey>, Option<usize>) {
         let end = (from + SWEEP).min(self.counters.len());
-        let part = self.counters.as_slice().get_range(from..end).into_iter().flatten();
+        let part = self.counters.part(from..end);
         let due = part.filter(|(_, counter)| leave || counter.is_due(now)).map(|(account, _)| *account).collect();
         (due, (end < self.counters.len()).then_some(end))
     }

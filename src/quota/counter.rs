@@ -14,7 +14,9 @@ use crate::quota::decision::{Applied, Source};
 use crate::quota::rate::{Bounds, Rate, Tick};
 use crate::quota::slots::{LedgerTime, SECOND, Slot, length};
 
+use exchange::Asking;
 pub use exchange::Consequence;
+use view::Seldom;
 
 /// How often more is asked for before it is missing.
 const AHEAD: i64 = SECOND / 50;
@@ -33,7 +35,10 @@ pub struct Counter {
     as_of: LedgerTime,
     holding: Holding,
     sequence: u64,
-    is_asking: bool,
+    /// The question that is under way.
+    asking: Option<Box<Asking>>,
+    /// It waits for its turn to be asked about.
+    is_queued: bool,
     is_leaving: bool,
     /// It was asked back while a question was under way.
     is_recalled: bool,
@@ -42,6 +47,8 @@ pub struct Counter {
     /// Before then the ledger is not asked; it said that there is nothing, or could not be reached.
     quiet_until: Tick,
     quiet: Quiet,
+    /// So much there was not, where it is dry.
+    missing: u64,
     /// Since when others are asked to hand back.
     recalling_since: Tick,
     asked: Tick,
@@ -49,26 +56,19 @@ pub struct Counter {
     /// The least that is of use to those who wait, and what all of them want.
     need: u64,
     wanted: u64,
-    /// The least that was of use, and all that was wanted, as the ledger was asked last.
-    asked_need: u64,
-    asked_wanted: u64,
     /// Used since the ledger was asked last.
     recent: u64,
-    /// What the question that is under way, or was the last one, needs more than there was.
-    missing: u64,
     /// Used in the window by all, as the ledger said last; of that by this replica, as it told then.
     known: u64,
     told: u64,
-    overage: u64,
-    alerts: Box<[u16]>,
-    /// For those who look.
-    reserved: u64,
+    /// For those who look; most have none of it.
+    seldom: Option<Box<Seldom>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Quiet {
-    /// There is not so much more.
-    Dry(u64),
+    /// There is not so much more as is missing.
+    Dry,
     /// Others may hand back; or the next slot is about to begin.
     Soon,
     /// The ledger cannot be reached.
@@ -120,27 +120,29 @@ impl Counter {
             as_of,
             holding,
             sequence: 0,
-            is_asking: false,
+            asking: None,
+            is_queued: false,
             is_leaving: false,
             is_recalled: false,
             usable_until: 0,
             quiet_until: 0,
             quiet: Quiet::Soon,
+            missing: 0,
             recalling_since: 0,
             asked: now,
             used_at: now,
             need: 0,
             wanted: 0,
-            asked_need: 0,
-            asked_wanted: 0,
             recent: 0,
-            missing: 0,
             known: 0,
             told: 0,
-            overage: 0,
-            alerts: Box::default(),
-            reserved: 0,
+            seldom: None,
         }
+    }
+
+    /// It is to be put into the queue of those that the ledger is asked about. Tells whether it was not in it yet.
+    pub const fn enqueue(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_queued, true)
     }
 
     /// Learns what the limit says now. Tells whether the ledger is to hear of it at once.
@@ -201,9 +203,9 @@ impl Counter {
         if now < self.quiet_until {
             let quiet = self.quiet;
             match quiet {
-                Quiet::Dry(missing) if need.saturating_sub(self.available(now)) >= missing => return Shortage::Dry,
+                Quiet::Dry if need.saturating_sub(self.available(now)) >= self.missing => return Shortage::Dry,
                 // Less than what was not there may be.
-                Quiet::Dry(_) => {}
+                Quiet::Dry => {}
                 Quiet::Away => return Shortage::Away,
                 Quiet::Soon => {
                     self.want(need, wanted, again);
@@ -211,7 +213,7 @@ impl Counter {
                 }
             }
         }
-        if self.is_asking {
+        if self.asking.is_some() {
             self.want(need, wanted, again);
             return Shortage::Ask;
         }
@@ -239,7 +241,7 @@ impl Counter {
         let bounds = self.bounds();
         self.used_at = now;
         self.recent = self.recent.saturating_add(amount);
-        let quiet = self.is_asking || now < self.quiet_until || now - self.asked < AHEAD;
+        let quiet = self.asking.is_some() || now < self.quiet_until || now - self.asked < AHEAD;
         match &mut self.holding {
             Holding::Slice(slice) => {
                 if self.applied.terms.is_soft() && now >= slice.over {
@@ -292,7 +294,7 @@ impl Counter {
     /// Hands back what is not used, as others want it. Tells whether the ledger is to hear of it: of what was used as well,
     /// which the others take for something to be had.
     pub fn recall(&mut self, now: Tick) -> bool {
-        if self.is_asking {
+        if self.asking.is_some() {
             self.is_recalled = true;
             return false;
         }
@@ -336,13 +338,13 @@ impl Counter {
     /// Whether the ledger was told at `since` or later, and answered.
     #[must_use]
     pub const fn is_told(&self, since: Tick) -> bool {
-        !self.is_asking && self.asked >= since
+        self.asking.is_none() && self.asked >= since
     }
 
     /// Whether the ledger is to hear of this counter although nobody waits.
     #[must_use]
     pub fn is_due(&self, now: Tick) -> bool {
-        if self.is_asking || (now < self.quiet_until && self.quiet == Quiet::Away) {
+        if self.asking.is_some() || (now < self.quiet_until && self.quiet == Quiet::Away) {
             return false;
         }
         let idle = now - self.used_at > self.idle();
@@ -377,11 +379,6 @@ impl Counter {
     pub const fn corrected(&mut self, refund: u64) {
         self.known = self.known.saturating_sub(refund);
         self.quiet_until = 0;
-    }
-
-    /// Notes a reservation, or its end.
-    pub const fn reserve(&mut self, amount: u64, more: bool) {
-        self.reserved = if more { self.reserved.saturating_add(amount) } else { self.reserved.saturating_sub(amount) };
     }
 
     /// The start of the slot that it takes from; of a rate the number of the step.

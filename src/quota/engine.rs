@@ -86,7 +86,7 @@ impl Common {
     /// Puts accounts into the queue, each once. As many wait as there are counters at the most, hence no bound.
     pub(super) fn queue(&self, desk: &Arc<Desk>, accounts: impl IntoIterator<Item = AccountKey>, leave: bool) {
         for account in accounts {
-            if desk.lock().queued.insert(account) {
+            if desk.lock().book.enqueue(&account) {
                 // The exchanger is gone only when the service ends.
                 let _ = self.queue.send(Queued { desk: Arc::clone(desk), account, leave });
             }
@@ -119,7 +119,8 @@ impl Engine {
     pub async fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Error> {
         let Inner { policies, shared, .. } = &*self.0;
         let known = policies.peek(ask.organization_id, shared.clock.instant());
-        let known = known.and_then(|policy| Some((policy.resolve(ask.meter, ask.subjects)?, policy)));
+        let known =
+            known.and_then(|policy| Some((policy.resolve(ask.organization_id, ask.meter, ask.subjects)?, policy)));
         let (limits, policy) = match known {
             Some(known) => known,
             // Boxed, as it is rare and large.
@@ -146,15 +147,16 @@ impl Engine {
 
     /// The limits that apply, read from the database where need be: a meter that is not known may have been created on
     /// another replica a moment ago.
-    async fn resolve(&self, ask: &Ask<'_>) -> Result<(Vec<Resolved>, Arc<Policy>), Error> {
+    async fn resolve(&self, ask: &Ask<'_>) -> Result<(Vec<Resolved>, Policy), Error> {
         let since = self.0.shared.clock.instant();
         let policy = self.0.policies.get(ask.organization_id).await?;
-        if let Some(limits) = policy.resolve(ask.meter, ask.subjects) {
+        if let Some(limits) = policy.resolve(ask.organization_id, ask.meter, ask.subjects) {
             return Ok((limits, policy));
         }
         let policy = self.0.policies.get_since(ask.organization_id, since).await?;
-        let limits =
-            policy.resolve(ask.meter, ask.subjects).ok_or_else(|| Error::not_found(meter::RESOURCE, ask.meter))?;
+        let limits = policy
+            .resolve(ask.organization_id, ask.meter, ask.subjects)
+            .ok_or_else(|| Error::not_found(meter::RESOURCE, ask.meter))?;
         Ok((limits, policy))
     }
 
@@ -256,7 +258,9 @@ impl Engine {
         };
         let mut limits = Vec::new();
         for meter in meters {
-            let found = policy.resolve(meter, subjects).ok_or_else(|| Error::not_found(meter::RESOURCE, meter))?;
+            let found = policy
+                .resolve(organization_id, meter, subjects)
+                .ok_or_else(|| Error::not_found(meter::RESOURCE, meter))?;
             limits.push(found);
         }
         let accounts: Vec<_> = limits.iter().flatten().map(|limit| limit.account).collect();

@@ -105,12 +105,11 @@ impl Exchanger {
     /// Gives back all that is held.
     async fn leave(&mut self) {
         loop {
-            let desks = self.shared.desks.all();
             let mut held = 0;
-            for desk in &desks {
-                let accounts = due(&self.shared, desk, true);
+            for desk in self.shared.desks.all() {
+                let accounts = due(&self.shared, &desk, true);
                 held += accounts.len();
-                self.shared.queue(desk, accounts, true);
+                self.shared.queue(&desk, accounts, true);
             }
             if held == 0 {
                 return;
@@ -137,11 +136,6 @@ async fn take_turn(shared: &Common, lifetime: Lifetime, turn: Vec<Queued>) {
     let mut asked: Vec<Asked> = Vec::with_capacity(turn.len());
     for Queued { desk, account, leave } in turn {
         let mut state = desk.lock();
-        state.queued.remove(&account);
-        if state.queued.is_empty() {
-            // Its room is wanted again seldom, and there are as many of them as organizations.
-            state.queued.shrink_to_fit();
-        }
         let calendar = state.book.calendar(&account, state.calendar);
         let question = state.book.question(sent, shared.replica, &account, leave);
         drop(state);

@@ -1,5 +1,6 @@
 //! What is in force in one organization: the limits of its plan and its own, by meter. Pure.
 
+mod interner;
 #[cfg(test)]
 mod tests;
 
@@ -15,22 +16,29 @@ use crate::model::plan::PolicyRows;
 use crate::quota::decision::{AccountKey, Applied, Source, Subjects};
 use crate::quota::slots::{Calendar, LedgerTime};
 
-/// What is in force in an organization.
+pub use interner::Interner;
+
+/// What is in force in an organization. Small, and cheap to clone: there may be a million of them.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    organization_id: OrganizationId,
-    /// By the keys of the meters.
-    meters: HashMap<Arc<str>, Vec<Group>>,
-    /// The features that are on, sorted.
-    features: Box<[Box<str>]>,
+    limits: Arc<Limits>,
     /// In which its windows turn.
     pub calendar: Calendar,
     /// When it was read from the database.
     pub as_of: LedgerTime,
 }
 
+/// What an organization has in common with others that have nothing but their plan.
+#[derive(PartialEq, Eq, Debug)]
+struct Limits {
+    /// By the keys of the meters.
+    meters: HashMap<Arc<str>, Box<[Group]>>,
+    /// The features that are on, sorted.
+    features: Box<[Box<str>]>,
+}
+
 /// The limits of one meter, kind of subject and window: they share an account.
-#[derive(Clone, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 struct Group {
     meter_id: MeterId,
     subject_kind: SubjectKind,
@@ -40,18 +48,21 @@ struct Group {
     organization: Makers,
 }
 
-/// The limits that one maker made.
-#[derive(Clone, Debug, Default)]
-struct Makers {
+/// The limits that one maker made; most made none.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Makers(Option<Box<Made>>);
+
+/// Some limits of one maker.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Made {
     each: Option<Arc<Applied>>,
     exact: HashMap<Uuid, Arc<Applied>>,
 }
 
 impl Makers {
     fn of(&self, subject_id: Uuid) -> Option<&Arc<Applied>> {
-        // Most have none, and a hash of nothing is a hash.
-        let exact = if self.exact.is_empty() { None } else { self.exact.get(&subject_id) };
-        exact.or(self.each.as_ref())
+        let Made { each, exact } = &**self.0.as_ref()?;
+        exact.get(&subject_id).or(each.as_ref())
     }
 }
 
@@ -64,9 +75,56 @@ pub struct Resolved {
 }
 
 impl Policy {
-    /// What the rows say of the meters that count for the organization.
+    /// What the rows say of the meters that count for the organization. Where that is nothing but its plan, `interner` has it
+    /// once for many.
     #[must_use]
-    pub fn new(organization_id: OrganizationId, rows: &PolicyRows, meters: &[Arc<Meter>]) -> Self {
+    pub fn new(organization_id: OrganizationId, rows: &PolicyRows, meters: &[Arc<Meter>], interner: &Interner) -> Self {
+        let limits = Limits::new(rows, meters);
+        let is_common = rows.limits.is_empty() && meters.iter().all(|meter| meter.organization_id.is_none());
+        Self {
+            limits: if is_common { interner.intern(organization_id, rows, limits) } else { Arc::new(limits) },
+            calendar: Calendar { zone: rows.time_zone, anchor_day: rows.billing_anchor_day },
+            as_of: rows.as_of.timestamp_micros(),
+        }
+    }
+
+    /// The limits that apply to a meter and who asks in the organization whose policy it is; `None` when no such meter counts
+    /// for it.
+    #[must_use]
+    pub fn resolve(&self, organization_id: OrganizationId, meter: &str, subjects: Subjects) -> Option<Vec<Resolved>> {
+        let groups = self.limits.meters.get(meter)?;
+        Some(groups.iter().filter_map(|group| group.resolve(organization_id, subjects)).collect())
+    }
+
+    /// Whether the plan entitles to a feature: whether there is any of it.
+    #[must_use]
+    pub fn includes(&self, feature: &str) -> bool {
+        self.limits.features.binary_search_by(|known| (**known).cmp(feature)).is_ok()
+    }
+
+    /// The meters, by key.
+    #[must_use]
+    pub fn meters(&self) -> Vec<&str> {
+        let mut meters: Vec<&str> = self.limits.meters.keys().map(|meter| &**meter).collect();
+        meters.sort_unstable();
+        meters
+    }
+
+    /// The limit that an account has now; `None` where there is none any more.
+    #[must_use]
+    pub fn applied(&self, meter: &str, account: &AccountKey) -> Option<Arc<Applied>> {
+        let groups = self.limits.meters.get(meter)?;
+        let group = groups.iter().find(|group| {
+            group.meter_id == account.meter_id
+                && group.subject_kind == account.subject_kind
+                && group.window == account.window
+        })?;
+        group.in_force(account.subject_id).cloned()
+    }
+}
+
+impl Limits {
+    fn new(rows: &PolicyRows, meters: &[Arc<Meter>]) -> Self {
         let mut by_id: HashMap<MeterId, (Arc<str>, Vec<Group>)> =
             meters.iter().map(|meter| (meter.meter_id, (Arc::from(meter.key.as_str()), Vec::new()))).collect();
         let mut put = |limit_id, source, subject_id: Option<Uuid>, rule: &Rule| {
@@ -98,11 +156,12 @@ impl Policy {
                 // Of no policy.
                 Source::Rule => return,
             };
+            let made = makers.0.get_or_insert_default();
             match subject_id {
                 Some(subject_id) => {
-                    makers.exact.insert(subject_id, applied);
+                    made.exact.insert(subject_id, applied);
                 }
-                None => makers.each = Some(applied),
+                None => made.each = Some(applied),
             }
         };
         for limit in &rows.plan_limits {
@@ -112,45 +171,9 @@ impl Policy {
             put(limit.limit_id, Source::Limit(limit.maker), limit.subject_id, &limit.rule);
         }
         Self {
-            organization_id,
-            meters: by_id.into_values().collect(),
+            meters: by_id.into_values().map(|(meter, groups)| (meter, groups.into())).collect(),
             features: rows.features.iter().filter(|(_, f)| f.is_on()).map(|(name, _)| name.as_str().into()).collect(),
-            calendar: Calendar { zone: rows.time_zone, anchor_day: rows.billing_anchor_day },
-            as_of: rows.as_of.timestamp_micros(),
         }
-    }
-
-    /// The limits that apply to a meter and who asks; `None` when no such meter counts for the organization.
-    #[must_use]
-    pub fn resolve(&self, meter: &str, subjects: Subjects) -> Option<Vec<Resolved>> {
-        let groups = self.meters.get(meter)?;
-        Some(groups.iter().filter_map(|group| group.resolve(self.organization_id, subjects)).collect())
-    }
-
-    /// Whether the plan entitles to a feature: whether there is any of it.
-    #[must_use]
-    pub fn includes(&self, feature: &str) -> bool {
-        self.features.binary_search_by(|known| (**known).cmp(feature)).is_ok()
-    }
-
-    /// The meters, by key.
-    #[must_use]
-    pub fn meters(&self) -> Vec<&str> {
-        let mut meters: Vec<&str> = self.meters.keys().map(|meter| &**meter).collect();
-        meters.sort_unstable();
-        meters
-    }
-
-    /// The limit that an account has now; `None` where there is none any more.
-    #[must_use]
-    pub fn applied(&self, meter: &str, account: &AccountKey) -> Option<Arc<Applied>> {
-        let groups = self.meters.get(meter)?;
-        let group = groups.iter().find(|group| {
-            group.meter_id == account.meter_id
-                && group.subject_kind == account.subject_kind
-                && group.window == account.window
-        })?;
-        group.in_force(account.subject_id).cloned()
     }
 }
 

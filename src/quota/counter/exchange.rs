@@ -33,22 +33,32 @@ pub struct Consequence {
     pub raised: Vec<u16>,
 }
 
+/// What a question that is under way is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asking {
+    /// The least that is of use, and all that is wanted.
+    need: u64,
+    wanted: u64,
+    /// What it needs more than there was.
+    missing: u64,
+}
+
 impl Counter {
     /// What the ledger is told and asked; `None` while it is being asked. `leave`: nothing more is wanted.
     pub fn question(&mut self, now: Tick, replica: Uuid, leave: bool) -> Option<Request> {
-        if self.is_asking {
+        self.is_queued = false;
+        if self.asking.is_some() {
             return None;
         }
         let bounds = self.bounds();
-        self.is_asking = true;
         self.is_leaving |= leave || (self.need == 0 && now - self.used_at > self.idle());
         // By the clock, so that it rises also where the counter was forgotten and began anew.
         self.sequence = (self.sequence + 1).max(now.unsigned_abs());
         let (need, wanted) = (std::mem::take(&mut self.need), std::mem::take(&mut self.wanted));
         let recent = std::mem::take(&mut self.recent);
-        self.missing = need.saturating_sub(self.available(now));
+        let missing = need.saturating_sub(self.available(now));
+        self.asking = Some(Box::new(Asking { need, wanted, missing }));
         self.asked = now;
-        (self.asked_need, self.asked_wanted) = (need, wanted);
         if let Holding::Rate(rate) = &mut self.holding
             && !self.is_leaving
         {
@@ -127,15 +137,17 @@ impl Counter {
         request: &Request,
         answer: &Answer,
     ) -> Consequence {
-        self.is_asking = false;
+        let asked = self.asking.take().unwrap_or_default();
         if answer.stale {
             // Only after a restart of the counter under the same name, which takes a new replica id.
             return Consequence { again: true, ..Consequence::default() };
         }
         // Together: what is told and not answered is not in what is known, and must not be taken out of it.
-        (self.known, self.told, self.overage) = (answer.used, request.used, answer.overage);
+        (self.known, self.told) = (answer.used, request.used);
         let mut consequence = Consequence { raised: answer.raised.clone(), ..Consequence::default() };
-        self.alerts = answer.alerts.as_slice().into();
+        if self.seldom.is_some() || answer.overage > 0 || !answer.alerts.is_empty() {
+            self.note(|seldom| (seldom.overage, seldom.alerts) = (answer.overage, answer.alerts.as_slice().into()));
+        }
         let Some(lease) = answer.lease else {
             self.forget();
             // Somebody may have come while it left.
@@ -162,8 +174,8 @@ impl Counter {
             Holding::Slice(_) => is_short(request, answer),
             // More of a share is not yet more to use.
             Holding::Rate(_) => request.need > 0,
-        } && self.available(now) < self.asked_need;
-        if self.asked_need == 0 {
+        } && self.available(now) < asked.need;
+        if asked.need == 0 {
             // Nobody waited for it, so it says nothing about who does: only that the ledger can be reached.
             if self.quiet == Quiet::Away {
                 self.quiet_until = 0;
@@ -171,7 +183,7 @@ impl Counter {
         } else if !missing {
             self.quiet_until = 0;
             // Two that take each other's last units one by one have no patience without end.
-            if self.available(now) >= self.asked_wanted {
+            if self.available(now) >= asked.wanted {
                 self.recalling_since = 0;
             }
         } else if now >= self.usable_until {
@@ -180,7 +192,8 @@ impl Counter {
         } else if !others_have(self.applied.window, request, answer)
             || (self.recalling_since > 0 && (PATIENCE..=SECOND).contains(&(now - self.recalling_since)))
         {
-            (self.quiet, self.quiet_until, self.recalling_since) = (Quiet::Dry(self.missing), now + DRY, 0);
+            (self.quiet, self.quiet_until, self.recalling_since) = (Quiet::Dry, now + DRY, 0);
+            self.missing = asked.missing;
         } else {
             if self.recalling_since == 0 || now - self.recalling_since > SECOND {
                 self.recalling_since = now;
@@ -229,7 +242,7 @@ impl Counter {
 
     /// Hears that there is no answer, whatever became of the question.
     pub fn failed(&mut self, now: Tick) {
-        self.is_asking = false;
+        self.asking = None;
         (self.quiet, self.quiet_until) = (Quiet::Away, now + AWAY);
     }
 }

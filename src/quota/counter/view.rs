@@ -5,7 +5,31 @@ use crate::model::limit::Window;
 use crate::quota::rate::Tick;
 use crate::quota::slots::{LedgerTime, SECOND};
 
+/// What is kept for those who look. Apart, as most counters have none of it, and there may be a million of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Seldom {
+    /// Past the limit, and the alerts that were raised, as the ledger said last.
+    pub(super) overage: u64,
+    pub(super) alerts: Box<[u16]>,
+    reserved: u64,
+}
+
 impl Counter {
+    /// Notes a reservation, or its end.
+    pub fn reserve(&mut self, amount: u64, more: bool) {
+        self.note(|seldom| {
+            let before = seldom.reserved;
+            seldom.reserved = if more { before.saturating_add(amount) } else { before.saturating_sub(amount) };
+        });
+    }
+
+    /// Changes what is kept for those who look.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut Seldom)) {
+        let mut seldom = self.seldom.take().unwrap_or_default();
+        change(&mut seldom);
+        self.seldom = (*seldom != Seldom::default()).then_some(seldom);
+    }
+
     /// When the slot of a calendar window ends, by the database's clock.
     #[must_use]
     pub fn reset(&self, now: Tick) -> Option<LedgerTime> {
@@ -22,7 +46,9 @@ impl Counter {
             Holding::Slice(slice) => slice.used.saturating_add(slice.carried),
             Holding::Rate(rate) => rate.used(),
         };
-        (self.known.saturating_add(mine).saturating_sub(self.told), self.reserved, self.overage, &self.alerts)
+        let (reserved, overage, alerts) =
+            self.seldom.as_ref().map_or((0, 0, &[][..]), |seldom| (seldom.reserved, seldom.overage, &seldom.alerts));
+        (self.known.saturating_add(mine).saturating_sub(self.told), reserved, overage, alerts)
     }
 
     /// When it makes sense to ask again for an amount that is not there, in microseconds from now.
