@@ -187,8 +187,20 @@ async fn fill(
     .bind(organizations)
     .execute(superuser)
     .await?;
+    sqlx::query(
+        "INSERT INTO tenancy.usage_hours (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum)
+         SELECT organization_id, meter_id, series_id, date_bin('1 hour', bucket_start, 'epoch') AS bucket, sum(event_count),
+             sum(quantity_sum)
+         FROM tenancy.usage_aggregates WHERE organization_id = ANY ($1::text[]::uuid[]) GROUP BY 1, 2, 3, 4
+         ORDER BY bucket, organization_id",
+    )
+    .bind(organizations)
+    .execute(superuser)
+    .await?;
     // As autovacuum does in time.
-    sqlx::query("VACUUM ANALYZE tenancy.usage_events, tenancy.usage_aggregates").execute(superuser).await?;
+    sqlx::query("VACUUM ANALYZE tenancy.usage_events, tenancy.usage_aggregates, tenancy.usage_hours")
+        .execute(superuser)
+        .await?;
     Ok(())
 }
 

@@ -297,13 +297,16 @@ impl Bench<'_> {
         Ok(Measured { case, outcome, micros, resident: [resident, resident_mb().unwrap_or_default()], control })
     }
 
-    /// What was acknowledged is in the aggregates, once.
+    /// What was acknowledged is in the aggregates, once: by the quarter of an hour, and by the hour.
     async fn check(&self, acknowledged: u64) -> Result<(), Failure> {
-        let counted: i64 = sqlx::query_scalar("SELECT sum(event_count)::bigint FROM tenancy.usage_aggregates")
-            .fetch_one(&self.superuser)
-            .await?;
-        if u64::try_from(counted)? != acknowledged {
-            return Err(format!("{acknowledged} events were acknowledged, {counted} were counted").into());
+        for sum in [
+            "SELECT sum(event_count)::bigint FROM tenancy.usage_aggregates",
+            "SELECT sum(event_count)::bigint FROM tenancy.usage_hours",
+        ] {
+            let counted: i64 = sqlx::query_scalar(sum).fetch_one(&self.superuser).await?;
+            if u64::try_from(counted)? != acknowledged {
+                return Err(format!("{acknowledged} events were acknowledged, {counted} were counted: {sum}").into());
+            }
         }
         Ok(())
     }

@@ -58,11 +58,12 @@
 //!    groups, filter), and judges its time.
 //! 3. [`metering::writer`] takes it from a fair and bounded queue into a transaction with whatever else waits, one that no
 //!    other writer of the replica shares an organization with.
-//! 4. [`repository::usage::ingest`] inserts events that are new, and adds what they come to, series by series and quarter
-//!    of an hour by quarter, in one statement. What was there before is compared, and nothing is added.
+//! 4. [`repository::usage::ingest`] inserts events that are new, and adds what they come to, series by series, to quarters of
+//!    an hour and then to hours, in one statement. What was there before is compared, and nothing is added.
 //! 5. After the commit every caller hears of each of its events.
 //!
-//! [`repository::usage::figures`] answers from these aggregates, and from raw events where they are too coarse;
+//! [`repository::usage::figures`] answers from hours, from quarters at the edges of buckets that do not begin on one, and from raw
+//! events where both are too coarse ([`model::usage::query::Sources`] parts them);
 //! [`repository::usage::void`] takes an event out again; [`repository::usage::recount`] checks that all of it is true.
 //!
 //! # One decision, walked through

@@ -142,9 +142,13 @@ pub async fn restore(
     if lines.next()?.is_some() {
         return Err(RestoreError::Changed(format!("line {} comes after its end", lines.number())));
     }
-    let (mut scope, tally) = rows.finish().await?;
+    let (mut scope, mut tally) = rows.finish().await?;
     if tally.read != end.rows {
         return Err(RestoreError::Changed("it has not as many rows as its end says".into()));
+    }
+    let hours = restore::fold_hours(&mut scope, &header).await?;
+    if hours > 0 {
+        tally.written.insert(restore::HOURS.to_owned(), hours);
     }
     let slug = header.organization.slug;
     let restored = Restored { slug: slug.clone(), exported_at: header.exported_at, rows: tally.written };

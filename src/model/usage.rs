@@ -35,8 +35,11 @@ pub const PROPERTIES_BYTES: usize = 4 << 10;
 /// How deep the properties of an event may be nested.
 pub const PROPERTIES_DEPTH: usize = 4;
 
-/// The seconds of the buckets that aggregates are kept in.
+/// The seconds of the finer buckets that aggregates are kept in.
 pub const QUARTER_SECONDS: i64 = 900;
+
+/// The seconds of the coarser ones.
+pub const HOUR_SECONDS: i64 = 3600;
 
 /// An event as it is stored. Its identity in its organization is `(occurred_at, event_id)`; the rest is its payload, and
 /// what its meter makes of it.
@@ -104,6 +107,13 @@ pub fn quarter(time: DateTime<Utc>) -> DateTime<Utc> {
     time.duration_trunc(TimeDelta::seconds(QUARTER_SECONDS)).unwrap_or(time)
 }
 
+/// The start of the hour, in UTC, that the time is in.
+#[must_use]
+pub fn hour(time: DateTime<Utc>) -> DateTime<Utc> {
+    // As for a quarter.
+    time.duration_trunc(TimeDelta::seconds(HOUR_SECONDS)).unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +123,6 @@ mod tests {
         let time = DateTime::from_timestamp(1_700_000_123, 456_789_000).unwrap();
         assert_eq!(whole_milliseconds(time).timestamp_subsec_nanos(), 456_000_000);
         assert_eq!(quarter(time).timestamp(), 1_700_000_100);
+        assert_eq!(hour(time).timestamp(), 1_699_999_200);
     }
 }

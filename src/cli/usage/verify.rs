@@ -1,4 +1,5 @@
-//! `tenancy usage verify`: every figure that can be recounted, recounted.
+//! `tenancy usage verify`: every figure that can be recounted, recounted: quarters of an hour and distinct values from the raw
+//! events that are kept, hours from their quarters, always.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -11,7 +12,7 @@ use crate::auth::principal::{Permitted, PermittedPlatform};
 use crate::cli::operator::find_organization;
 use crate::error::Error;
 use crate::model::organization::Organization;
-use crate::model::usage::{QUARTER_SECONDS, quarter};
+use crate::model::usage::{HOUR_SECONDS, QUARTER_SECONDS, hour, quarter};
 use crate::page::{Cursor, Page};
 use crate::repository::database::Database;
 use crate::repository::organization;
@@ -25,7 +26,7 @@ const JOB: &str = "tenancy usage verify";
 const SLICE: TimeDelta = TimeDelta::days(7);
 
 /// The most differences of a slice that are shown: where there are more, each single one is of no interest.
-const SHOWN: usize = 1000;
+const SHOWN: i64 = 1000;
 
 /// What to recount.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,12 +35,12 @@ pub struct Verify {
     #[arg(long = "organization", value_name = "ID|SLUG")]
     pub organizations: Vec<String>,
 
-    /// From the quarter of an hour that has this time, such as 2026-05-01 or 2026-05-01T12:00:00Z [default: the oldest
-    /// raw event]
+    /// From the quarter of an hour that has this time, such as 2026-05-01 or 2026-05-01T12:00:00Z, and the first hour after
+    /// it [default: the oldest raw event; hours: the oldest]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<DateTime<Utc>>,
 
-    /// Up to the quarter of an hour that has this time, that one left out [default: the end of time]
+    /// Up to the quarter of an hour that has this time, that one left out, and its hour too [default: the end of time]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<DateTime<Utc>>,
 }
@@ -53,7 +54,7 @@ pub enum VerifyError {
     /// What was found could not be told.
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
-    /// Figures are not what the raw events add up to.
+    /// Figures are not what the raw events add up to, or hours not what their quarters do.
     #[error("{0} differences: these figures are not what the raw events add up to")]
     Different(usize),
 }
@@ -99,13 +100,29 @@ async fn verify(
     let since = wanted.since.map_or(DateTime::UNIX_EPOCH, quarter);
     // Beyond the newest partition no aggregate has a right to be, so it is looked for there too.
     let until = wanted.until.map_or(DateTime::<Utc>::MAX_UTC, quarter);
+    quarters(&(since..until), database, organization, tally, out).await?;
+    // The hours that lie whole within.
+    let (first, last) = (hour(since), hour(until));
+    let first = if first == since { first } else { first + TimeDelta::seconds(HOUR_SECONDS) };
+    hours(&(first..last), database, organization, tally, out).await
+}
+
+/// Compares quarters of an hour, and distinct values, with the raw events.
+async fn quarters(
+    span: &Range<DateTime<Utc>>,
+    database: &Database,
+    organization: &Organization,
+    tally: &mut Tally,
+    out: &mut impl Write,
+) -> Result<(), VerifyError> {
+    let (since, until) = (span.start, span.end);
     let permitted = Permitted::system(organization.organization_id, JOB);
     let mut scope = database.tenant(&permitted).await?;
     let Some(kept) = recount::kept(&mut scope).await? else {
-        tally.beyond += recount::aggregates(&mut scope, &(since..until)).await?;
+        tally.beyond += recount::quarters(&mut scope, &(since..until)).await?;
         return Ok(());
     };
-    tally.beyond += recount::aggregates(&mut scope, &(since..until.min(kept.start))).await?;
+    tally.beyond += recount::quarters(&mut scope, &(since..until.min(kept.start))).await?;
     scope.rollback().await?;
 
     let mut length = SLICE;
@@ -116,26 +133,73 @@ async fn verify(
         // Upkeep may have dropped a partition since.
         let oldest = recount::kept(&mut scope).await?.map_or(end, |kept| kept.start);
         let slice = start.max(oldest).min(end)..end;
-        let most = i64::try_from(SHOWN).unwrap_or(i64::MAX);
-        match recount::differences(&mut scope, &slice, most).await {
+        match recount::different_quarters(&mut scope, &slice, SHOWN).await {
             Ok(differences) => {
-                for difference in &differences {
-                    writeln!(out, "{}", line(organization, difference))?;
-                }
-                if differences.len() == SHOWN {
-                    writeln!(out, "{}: and perhaps more of {}", organization.profile.slug, span(&slice))?;
-                }
-                tally.different += differences.len();
+                tell(organization, &slice, &differences, tally, out)?;
                 start = end;
             }
             // More events than the time of a statement is enough for.
             Err(Error::DeadlineExceeded) if length > TimeDelta::seconds(QUARTER_SECONDS) => {
-                length = TimeDelta::seconds((length.num_seconds() / 2).max(QUARTER_SECONDS));
-                length -= TimeDelta::seconds(length.num_seconds() % QUARTER_SECONDS);
+                length = half(length, QUARTER_SECONDS);
             }
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Compares hours with their quarters: in one statement, unless those are too many.
+async fn hours(
+    span: &Range<DateTime<Utc>>,
+    database: &Database,
+    organization: &Organization,
+    tally: &mut Tally,
+    out: &mut impl Write,
+) -> Result<(), VerifyError> {
+    let permitted = Permitted::system(organization.organization_id, JOB);
+    let mut scope = database.tenant(&permitted).await?;
+    let Some(stored) = recount::hours(&mut scope, span).await? else { return Ok(()) };
+    scope.rollback().await?;
+    let (mut start, mut length) = (stored.start, stored.end - stored.start);
+    while start < stored.end {
+        // What is recorded after the look at the newest one is left for the next time.
+        let slice = start..stored.end.min(start + length);
+        let mut scope = database.tenant(&permitted).await?;
+        match recount::different_hours(&mut scope, &slice, SHOWN).await {
+            Ok(differences) => {
+                tell(organization, &slice, &differences, tally, out)?;
+                start = slice.end;
+            }
+            Err(Error::DeadlineExceeded) if length > TimeDelta::seconds(HOUR_SECONDS) => {
+                length = half(length, HOUR_SECONDS);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The half of a length, on a multiple of a unit that it is longer than.
+fn half(length: TimeDelta, unit: i64) -> TimeDelta {
+    let seconds = (length.num_seconds() / 2).max(unit);
+    TimeDelta::seconds(seconds - seconds % unit)
+}
+
+/// Writes what was found in a slice.
+fn tell(
+    organization: &Organization,
+    slice: &Range<DateTime<Utc>>,
+    differences: &[Difference],
+    tally: &mut Tally,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for difference in differences {
+        writeln!(out, "{}", line(organization, difference))?;
+    }
+    if i64::try_from(differences.len()) == Ok(SHOWN) {
+        writeln!(out, "{}: and perhaps more of {}", organization.profile.slug, span(slice))?;
+    }
+    tally.different += differences.len();
     Ok(())
 }
 
@@ -165,15 +229,17 @@ async fn organizations(wanted: &Verify, database: &Database) -> Result<Vec<Organ
 }
 
 fn line(organization: &Organization, difference: &Difference) -> String {
-    let Difference { meter_id, meter, series_id, subject, group_values, bucket_start, expected, found } = difference;
+    let Difference { is_hour, meter_id, meter, series_id, subject, group_values, bucket_start, expected, found } =
+        difference;
     let meter = meter.clone().unwrap_or_else(|| meter_id.to_string());
     let series = match (series_id.is_nil(), subject, group_values) {
         (true, ..) => "the whole".to_owned(),
         (false, Some(subject), Some(values)) => format!("subject {subject:?}, groups {values:?}"),
         (false, ..) => format!("series {series_id}"),
     };
-    let (slug, quarter) = (&organization.profile.slug, bucket_start.to_rfc3339_opts(SecondsFormat::Secs, true));
-    format!("{slug}, {meter}, {series}, {quarter}: expected {expected}, found {found}")
+    let (slug, start) = (&organization.profile.slug, bucket_start.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let bucket = if *is_hour { format!("the hour of {start}") } else { start };
+    format!("{slug}, {meter}, {series}, {bucket}: expected {expected}, found {found}")
 }
 
 fn span(slice: &Range<DateTime<Utc>>) -> String {

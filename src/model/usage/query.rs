@@ -1,4 +1,5 @@
-//! What a query of usage reads: which series, and which part of its range from aggregates, which from raw events. Pure.
+//! What a query of usage reads: which series, and which part of its range from aggregates by the hour, by the quarter of an
+//! hour, and from raw events. Pure.
 
 use std::ops::Range;
 
@@ -6,7 +7,7 @@ use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use crate::error::{Error, Violation};
 use crate::model::meter::Measure;
-use crate::model::usage::QUARTER_SECONDS;
+use crate::model::usage::{HOUR_SECONDS, QUARTER_SECONDS};
 
 /// A stretch of time, its end exclusive.
 pub type Span = Range<DateTime<Utc>>;
@@ -87,8 +88,12 @@ impl Selection {
 /// Where the figures of a range come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sources {
-    /// From aggregates; on quarters of an hour, and may be empty.
+    /// From aggregates; on quarters of an hour, and may be empty. What `hours` and `quarters` are parts of.
     pub aggregates: Span,
+    /// Of these, what is read by the hour: hours that lie whole in one bucket.
+    pub hours: Vec<Span>,
+    /// And what is left, by the quarter of an hour: at most two where all boundaries are hours, however many those are.
+    pub quarters: Vec<Span>,
     /// From raw events: at most two.
     pub raw: Vec<Span>,
 }
@@ -99,25 +104,65 @@ impl Sources {
     #[must_use]
     pub fn of(boundaries: &[DateTime<Utc>], raw_only: bool) -> Self {
         let (Some(&start), Some(&end)) = (boundaries.first(), boundaries.last()) else {
-            return Self { aggregates: DateTime::UNIX_EPOCH..DateTime::UNIX_EPOCH, raw: Vec::new() };
+            return Self::raw(DateTime::UNIX_EPOCH..DateTime::UNIX_EPOCH);
         };
         let quarter = TimeDelta::seconds(QUARTER_SECONDS);
-        // Fail beyond the year 2262 only, which the rules of times refuse.
-        let floor = |time: DateTime<Utc>| time.duration_trunc(quarter).unwrap_or(time);
-        let ceiling = |time: DateTime<Utc>| if floor(time) == time { time } else { floor(time) + quarter };
         let inner = boundaries.get(1..boundaries.len() - 1).unwrap_or_default();
-        let (from, to) = (ceiling(start), floor(end));
-        if raw_only || from >= to || inner.iter().any(|boundary| floor(*boundary) != *boundary) {
-            return Self { aggregates: start..start, raw: vec![start..end] };
+        let (from, to) = (ceiling(start, quarter), floor(end, quarter));
+        if raw_only || from >= to || inner.iter().any(|boundary| floor(*boundary, quarter) != *boundary) {
+            return Self::raw(start..end);
         }
-        let edges = [start..from, to..end];
-        Self { aggregates: from..to, raw: edges.into_iter().filter(|edge| !edge.is_empty()).collect() }
+        let (mut hours, mut quarters, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+        extend(&mut raw, start..from);
+        extend(&mut raw, to..end);
+        let mut begin = from;
+        for end in inner.iter().copied().chain([to]) {
+            let hour = TimeDelta::seconds(HOUR_SECONDS);
+            // Without a whole hour, they meet or pass each other.
+            let (first, last) = (ceiling(begin, hour), floor(end, hour));
+            if first < last {
+                extend(&mut quarters, begin..first);
+                extend(&mut hours, first..last);
+                extend(&mut quarters, last..end);
+            } else {
+                extend(&mut quarters, begin..end);
+            }
+            begin = end;
+        }
+        Self { aggregates: from..to, hours, quarters, raw }
+    }
+
+    /// All from raw events.
+    fn raw(span: Span) -> Self {
+        let mut raw = Vec::new();
+        extend(&mut raw, span.clone());
+        Self { aggregates: span.start..span.start, hours: Vec::new(), quarters: Vec::new(), raw }
     }
 
     /// The earliest time of which raw events are needed.
     #[must_use]
     pub fn raw_since(&self) -> Option<DateTime<Utc>> {
         self.raw.iter().map(|span| span.start).min()
+    }
+}
+
+/// Cut off to a whole number of units.
+fn floor(time: DateTime<Utc>, unit: TimeDelta) -> DateTime<Utc> {
+    // Fails beyond the year 2262 only, which the rules of times refuse.
+    time.duration_trunc(unit).unwrap_or(time)
+}
+
+fn ceiling(time: DateTime<Utc>, unit: TimeDelta) -> DateTime<Utc> {
+    let floor = floor(time, unit);
+    if floor == time { time } else { floor + unit }
+}
+
+/// Adds a span behind the others, if it is not empty: to the last one where that ends at its start, so that there are few.
+fn extend(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        _ if span.is_empty() => {}
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => spans.push(span),
     }
 }
 
@@ -138,14 +183,42 @@ mod tests {
 
     #[test]
     fn aggregates_answer_what_they_can() {
-        assert_eq!(sources(&[0, 60, 120]), Sources { aggregates: at(0)..at(120), raw: vec![] });
-        let edges = Sources { aggregates: at(15)..at(120), raw: vec![at(7)..at(15), at(120)..at(121)] };
+        let whole = Sources { aggregates: at(0)..at(120), hours: vec![at(0)..at(120)], quarters: vec![], raw: vec![] };
+        assert_eq!(sources(&[0, 60, 120]), whole, "one span, however many buckets");
+        let edges = Sources {
+            aggregates: at(15)..at(120),
+            hours: vec![at(60)..at(120)],
+            quarters: vec![at(15)..at(60)],
+            raw: vec![at(7)..at(15), at(120)..at(121)],
+        };
         assert_eq!(sources(&[7, 60, 121]), edges);
         assert_eq!(edges.raw_since(), Some(at(7)));
         assert_eq!(sources(&[1, 14]).raw, [at(1)..at(14)], "inside one quarter");
         assert_eq!(sources(&[1, 15, 16]).raw, [at(1)..at(16)], "no whole quarter");
         assert_eq!(sources(&[0, 1, 30]).raw, [at(0)..at(30)], "buckets finer than a quarter");
         assert_eq!(Sources::of(&[at(0), at(60)], true).raw, [at(0)..at(60)]);
+    }
+
+    #[test]
+    fn hours_answer_where_they_lie_in_one_bucket() {
+        let parts = |boundaries: &[i64]| {
+            let found = sources(boundaries);
+            assert_eq!(found.raw, []);
+            (found.hours, found.quarters)
+        };
+        let spans = |spans: &[(i64, i64)]| spans.iter().map(|(start, end)| at(*start)..at(*end)).collect::<Vec<_>>();
+        assert_eq!(parts(&[45, 195]), (spans(&[(60, 180)]), spans(&[(45, 60), (180, 195)])));
+        // Days that begin at a quarter past the hour, as in Kathmandu: the hour that two of them share is one span.
+        let days = (
+            spans(&[(60, 18 * 60), (19 * 60, 42 * 60)]),
+            spans(&[(15, 60), (18 * 60, 19 * 60), (42 * 60, 42 * 60 + 15)]),
+        );
+        assert_eq!(parts(&[15, 18 * 60 + 15, 42 * 60 + 15]), days);
+        // Hours that begin at half past.
+        assert_eq!(parts(&[30, 90, 150, 210]), (spans(&[]), spans(&[(30, 210)])));
+        // Lord Howe sets its clocks back: an hour that is the half of one.
+        assert_eq!(parts(&[60, 120, 150, 210, 270]), (spans(&[(60, 120)]), spans(&[(120, 270)])));
+        assert_eq!(parts(&[15, 45]), (spans(&[]), spans(&[(15, 45)])), "within an hour");
     }
 
     #[test]
@@ -175,14 +248,29 @@ mod tests {
             let inner = cuts.into_iter().map(|cut| (start / 15 + cut) * 15).filter(|cut| (start + 1..end).contains(cut));
             let boundaries: Vec<_> = std::iter::once(start).chain(inner).chain([end]).map(at).collect();
             let found = Sources::of(&boundaries, false);
-            let mut spans = found.raw.clone();
-            spans.push(found.aggregates.clone());
-            spans.retain(|span| !span.is_empty());
-            spans.sort_by_key(|span| span.start);
-            prop_assert_eq!((spans[0].start, spans[spans.len() - 1].end), (at(start), at(end)));
-            prop_assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
-            let raw: TimeDelta = found.raw.iter().map(|span| span.end - span.start).sum();
-            prop_assert!(raw < TimeDelta::minutes(45));
+            let whole = |spans: &mut Vec<Span>, range: &Span| {
+                spans.sort_by_key(|span| span.start);
+                !spans.iter().any(Span::is_empty)
+                    && spans.windows(2).all(|pair| pair[0].end == pair[1].start)
+                    && (range.is_empty() && spans.is_empty()
+                        || spans.first().is_some_and(|first| first.start == range.start)
+                            && spans.last().is_some_and(|last| last.end == range.end))
+            };
+            let mut aggregates = [found.hours.clone(), found.quarters.clone()].concat();
+            prop_assert!(whole(&mut aggregates, &found.aggregates), "{:?}", found);
+            let mut all = [found.raw.clone(), aggregates].concat();
+            prop_assert!(whole(&mut all, &(at(start)..at(end))), "{:?}", found);
+            let length = |spans: &[Span]| spans.iter().map(|span| span.end - span.start).sum::<TimeDelta>();
+            prop_assert!(length(&found.raw) < TimeDelta::minutes(45));
+            // Less than an hour at either side of a boundary.
+            prop_assert!(length(&found.quarters) < TimeDelta::minutes(120) * i32::try_from(boundaries.len()).unwrap());
+            for span in &found.hours {
+                let on_hours = [span.start, span.end].into_iter().all(|at| at.timestamp() % HOUR_SECONDS == 0);
+                prop_assert!(on_hours, "{:?}", found);
+                let mut hours = (0..).map(|hour| span.start + TimeDelta::hours(hour)).take_while(|hour| *hour < span.end);
+                let bucket = |at| boundaries.partition_point(|boundary| *boundary <= at);
+                prop_assert!(hours.all(|hour| bucket(hour) == bucket(hour + TimeDelta::minutes(45))), "{:?}", found);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::ids::{MeterId, OrganizationId};
 use crate::model::meter::Aggregation;
-use crate::model::usage::{Event, SeriesId, quarter};
+use crate::model::usage::{Event, SeriesId, hour, quarter};
 
 /// Where an aggregate is kept, in the order of the primary key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,7 +19,7 @@ pub struct TallyKey {
     pub meter_id: MeterId,
     /// The series of the meter.
     pub series_id: SeriesId,
-    /// The start of the quarter of an hour.
+    /// The start of the quarter of an hour, or of the hour.
     pub bucket_start: DateTime<Utc>,
 }
 
@@ -64,9 +64,11 @@ impl Tally {
 /// What was added up, in the order in which rows are locked, the same on every replica.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Tallies {
-    /// The aggregates.
-    pub aggregates: BTreeMap<TallyKey, Tally>,
-    /// The distinct values of the meters that count them.
+    /// By the quarter of an hour.
+    pub quarters: BTreeMap<TallyKey, Tally>,
+    /// By the hour: the same once more.
+    pub hours: BTreeMap<TallyKey, Tally>,
+    /// The distinct values of the meters that count them, by the quarter of an hour.
     pub unique_values: BTreeSet<(TallyKey, Uuid)>,
 }
 
@@ -79,9 +81,14 @@ pub fn tally<'a>(events: impl IntoIterator<Item = (OrganizationId, &'a Event)>) 
         let tally = Tally::of(event);
         for series_id in event.series_ids() {
             let key = TallyKey { organization_id, meter_id: event.meter_id, series_id, bucket_start };
-            tallies.aggregates.entry(key).or_default().add(&tally);
+            tallies.quarters.entry(key).or_default().add(&tally);
             tallies.unique_values.extend(event.value_id.map(|value| (key, value)));
         }
+    }
+    // Of the quarters, which are fewer than the events.
+    for (key, tally) in &tallies.quarters {
+        let key = TallyKey { bucket_start: hour(key.bucket_start), ..*key };
+        tallies.hours.entry(key).or_default().add(tally);
     }
     tallies
 }

@@ -31,7 +31,7 @@ fn an_event_counts_once_for_each_of_its_series() {
     let sum = |subject: &str, quantity: &str, at| event(Aggregation::Sum, subject, &[], quantity, at);
     let events = [sum("", "0.1", 0), sum("ada", "0.2", 899_999), sum("ada", "4", 900_000)];
     let found: Vec<_> = tallied(&events)
-        .aggregates
+        .quarters
         .iter()
         .map(|(key, tally)| {
             let whole = key.series_id == SeriesId::WHOLE;
@@ -46,8 +46,28 @@ fn an_event_counts_once_for_each_of_its_series() {
         event(Aggregation::Count, "bob", &["x"], "1", 0),
         event(Aggregation::Count, "", &["x"], "1", 0),
     ];
-    let counts: Vec<i64> = tallied(&grouped).aggregates.values().map(|tally| tally.event_count).collect();
+    let counts: Vec<i64> = tallied(&grouped).quarters.values().map(|tally| tally.event_count).collect();
     assert_eq!(counts.iter().sum::<i64>(), 3 + 3 + 2, "the whole, the group, and two subjects");
+}
+
+#[test]
+fn hours_are_the_folds_of_their_quarters() {
+    let minutes = |minutes: i64| minutes * 60_000;
+    // The last one sent is not the latest, and the greatest is in the middle.
+    let sent = [("1", 60), ("4", 100), ("3", 119), ("2", 75), ("9", 120), ("8", 59)];
+    let of = |aggregation| {
+        let events = sent.map(|(quantity, at)| event(aggregation, "", &[], quantity, minutes(at)));
+        let found = tallied(&events);
+        assert_eq!((found.quarters.len(), found.hours.len()), (6, 3));
+        let (key, tally) = found.hours.into_iter().nth(1).unwrap();
+        assert_eq!(key.bucket_start, at(minutes(60)));
+        tally
+    };
+    let (sum, least, most, latest) =
+        (of(Aggregation::Sum), of(Aggregation::Min), of(Aggregation::Max), of(Aggregation::Latest));
+    assert_eq!((sum.event_count, sum.quantity_sum), (4, Decimal::from(10)));
+    assert_eq!((least.quantity_min, most.quantity_max), (Some(Decimal::ONE), Some(Decimal::from(4))));
+    assert_eq!(latest.latest.map(|((at, _), quantity)| (at, quantity)), Some((at(minutes(119)), Decimal::from(3))));
 }
 
 #[test]
@@ -55,7 +75,7 @@ fn each_aggregation_keeps_what_it_needs() {
     let of = |aggregation| {
         let events = [("3", 20), ("1", 10), ("2", 30)].map(|(quantity, at)| event(aggregation, "", &[], quantity, at));
         let tallies = tallied(&events);
-        let tally = *tallies.aggregates.values().next().unwrap();
+        let tally = *tallies.quarters.values().next().unwrap();
         let text = |value: Option<Decimal>| value.map(|value| value.to_string());
         (text(tally.quantity_min), text(tally.quantity_max), text(tally.latest.map(|(_, quantity)| quantity)))
     };

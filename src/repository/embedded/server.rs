@@ -190,8 +190,8 @@ fn arguments(cluster: &Path, socket_dir: &Path, settings: &[(String, String)]) -
     set("timezone", "UTC");
     set("log_timezone", "UTC");
     set("log_checkpoints", "off");
-    // A month of a tenant lies in as many pages as it has quarters of an hour: they are asked for again and again, and
-    // each one that is not here is a system call.
+    // A month of a tenant lies in as many pages as it has hours: they are asked for again and again, and each one that is
+    // not here is a system call.
     set("shared_buffers", &memory::shared_buffers());
     // Whoever commits waits while a new segment is written and synced, and not while one is used again: so they are
     // kept. Both are told, since initdb would derive them from the size of a segment (see `cluster`).

@@ -22,6 +22,12 @@ use crate::repository::usage::recount;
 /// The table whose rows need a partition.
 const EVENTS: &str = "usage_events";
 
+/// The version of the schema that added [`HOURS`]: what is exported of an earlier one has quarters of an hour alone.
+const HOURS_SINCE: i64 = 17;
+
+/// The table of what events add up to by the hour.
+pub const HOURS: &str = "usage_hours";
+
 /// Rows of one table that have the same columns.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -193,6 +199,29 @@ pub async fn meters(scope: &mut RestoreScope, rows: &str) -> Result<Vec<MeterMat
     .fetch_all(&mut *scope)
     .await
     .map_err(|error| misfit("platform_meters", error))
+}
+
+/// Makes the hours of an export that has none, being older than they are, of its quarters. Returns how many rows it wrote; of
+/// another export none.
+pub async fn fold_hours(scope: &mut RestoreScope, header: &Header) -> Result<u64, Error> {
+    if header.schema_version >= HOURS_SINCE {
+        return Ok(0);
+    }
+    let inserted = sqlx::query!(
+        "INSERT INTO tenancy.usage_hours (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum,
+             quantity_min, quantity_max, latest_at, latest_event_id, latest_quantity)
+         SELECT organization_id, meter_id, series_id, date_bin('1 hour', bucket_start, 'epoch'), sum(event_count)::bigint,
+             sum(quantity_sum), min(quantity_min), max(quantity_max), max(latest_at),
+             (array_agg(latest_event_id ORDER BY latest_at DESC, latest_event_id DESC)
+                 FILTER (WHERE latest_at IS NOT NULL))[1],
+             (array_agg(latest_quantity ORDER BY latest_at DESC, latest_event_id DESC)
+                 FILTER (WHERE latest_at IS NOT NULL))[1]
+         FROM tenancy.usage_aggregates WHERE organization_id = $1 GROUP BY 1, 2, 3, 4",
+        scope.organization_id().uuid()
+    )
+    .execute(&mut *scope)
+    .await?;
+    Ok(inserted.rows_affected())
 }
 
 /// What the audit has of a restore.

@@ -1,4 +1,5 @@
-//! The figures of a meter over a range, from aggregates and, where these are too coarse, from raw events.
+//! The figures of a meter over a range, from aggregates by the hour and, where these are too coarse, from those by the quarter
+//! of an hour and from raw events: in one statement, so of one snapshot.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use crate::ids::MeterId;
 use crate::model::meter::Aggregation;
 use crate::model::usage::query::{Filter, Selection, Sources, Subjects};
 use crate::repository::scope::TenantScope;
-use crate::repository::usage::UNIQUE_VALUES;
+use crate::repository::usage::{UNIQUE_VALUES, columns};
 
 /// The most figures of an answer.
 const FIGURES: usize = 10_000;
@@ -123,9 +124,11 @@ async fn rows(
     let filter_values: Vec<Value> = selection.filters.iter().map(|(_, values)| json!(values)).collect();
     let raw_names: Vec<&str> = selection.raw_filters.iter().map(|filter| filter.property.as_str()).collect();
     let raw_values: Vec<Value> = selection.raw_filters.iter().map(|Filter { values, .. }| json!(values)).collect();
+    let (hours, quarters, raw) = (columns(&sources.hours), columns(&sources.quarters), columns(&sources.raw));
     let most = i64::try_from(FIGURES).map_err(Error::internal)? + 1;
-    // `series` are looked up one by one with OFFSET 0, so that each is a range of the primary key, whatever the planner
-    // believes of their number, and added up there by bucket: sorting every row by its key takes twice as long. `cells`
+    // `series` are looked up one by one with OFFSET 0, and so are the spans of each, so that each is a range of the primary
+    // key, whatever the planner believes of their number, and added up there by bucket: sorting every row by its key takes
+    // twice as long. `cells`
     // makes few rows of many before the cube adds up groups, buckets and the whole; for distinct values it keeps each
     // once. The latest is the greatest of arrays of text: time, identity, quantity.
     Ok(sqlx::query_as!(
@@ -161,25 +164,39 @@ async fn rows(
                SELECT s.key, a.bucket, a.event_count, a.quantity_sum, a.quantity_min, a.quantity_max, a.latest,
                    NULL::uuid AS value_id
                FROM series s CROSS JOIN LATERAL (
-                   SELECT width_bucket(a.bucket_start, $16::timestamptz[]) - 1 AS bucket,
+                   SELECT width_bucket(a.bucket_start, $20::timestamptz[]) - 1 AS bucket,
                        sum(a.event_count) AS event_count, sum(a.quantity_sum) AS quantity_sum,
                        min(a.quantity_min) AS quantity_min, max(a.quantity_max) AS quantity_max,
                        max(CASE WHEN $14 = 'latest' THEN ARRAY[
                            lpad((extract(epoch FROM a.latest_at) * 1000)::bigint::text, 20, '0') COLLATE "C",
                            a.latest_event_id::text, a.latest_quantity::text] END) AS latest
-                   FROM tenancy.usage_aggregates a
-                   WHERE a.organization_id = $1 AND a.meter_id = $2 AND a.series_id = s.series_id
-                     AND a.bucket_start >= $10 AND a.bucket_start < $11
+                   FROM (
+                       SELECT h.* FROM unnest($16::timestamptz[], $17::timestamptz[]) AS span (starts, ends)
+                       CROSS JOIN LATERAL (
+                           SELECT * FROM tenancy.usage_hours u
+                           WHERE u.organization_id = $1 AND u.meter_id = $2 AND u.series_id = s.series_id
+                             AND u.bucket_start >= span.starts AND u.bucket_start < span.ends
+                           OFFSET 0
+                       ) AS h
+                       UNION ALL
+                       SELECT q.* FROM unnest($18::timestamptz[], $19::timestamptz[]) AS span (starts, ends)
+                       CROSS JOIN LATERAL (
+                           SELECT * FROM tenancy.usage_aggregates u
+                           WHERE u.organization_id = $1 AND u.meter_id = $2 AND u.series_id = s.series_id
+                             AND u.bucket_start >= span.starts AND u.bucket_start < span.ends
+                           OFFSET 0
+                       ) AS q
+                   ) AS a
                    GROUP BY 1
                    OFFSET 0
                ) AS a
                UNION ALL
-               SELECT u.key, width_bucket(u.at, $16) - 1, 0, 0, NULL, NULL, NULL, u.value_id FROM unique_values u
+               SELECT u.key, width_bucket(u.at, $20) - 1, 0, 0, NULL, NULL, NULL, u.value_id FROM unique_values u
                UNION ALL
                SELECT ARRAY(SELECT s.group_values[p.place]
                        FROM unnest($5::int[]) WITH ORDINALITY AS p (place, n) ORDER BY p.n)
                        || CASE WHEN $3 = 'subjects' THEN ARRAY[e.subject] ELSE '{}' END,
-                   width_bucket(e.occurred_at, $16) - 1, 1, e.quantity, e.quantity, e.quantity,
+                   width_bucket(e.occurred_at, $20) - 1, 1, e.quantity, e.quantity, e.quantity,
                    CASE WHEN $14 = 'latest' THEN ARRAY[
                        lpad((extract(epoch FROM e.occurred_at) * 1000)::bigint::text, 20, '0') COLLATE "C",
                        e.event_id::text, e.quantity::text] END,
@@ -220,7 +237,7 @@ async fn rows(
                    WHEN 'unique_count' THEN count(DISTINCT value_id)::text
                END AS value,
                (SELECT count(*) FROM unique_values) AS "unique_values!"
-           FROM cells GROUP BY CUBE (key, bucket) ORDER BY key, bucket LIMIT $17"#,
+           FROM cells GROUP BY CUBE (key, bucket) ORDER BY key, bucket LIMIT $21"#,
         scope.organization_id().uuid(),
         meter_id.uuid(),
         series,
@@ -232,10 +249,14 @@ async fn rows(
         &raw_values,
         sources.aggregates.start,
         sources.aggregates.end,
-        &sources.raw.iter().map(|span| span.start).collect::<Vec<_>>(),
-        &sources.raw.iter().map(|span| span.end).collect::<Vec<_>>(),
+        &raw.0,
+        &raw.1,
         aggregation.as_str(),
         UNIQUE_VALUES,
+        &hours.0,
+        &hours.1,
+        &quarters.0,
+        &quarters.1,
         boundaries,
         // Without groups, the cube has every figure twice.
         if selection.is_grouped() { most } else { 2 * most }

@@ -1,5 +1,5 @@
-//! The statements of the writer. Dedupe, event and aggregate are one transaction, and one statement unless an event was
-//! there before.
+//! The statements of the writer. Dedupe, event and aggregates (by the quarter of an hour, and by the hour) are one
+//! transaction, and one statement unless an event was there before.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::{MeterId, OrganizationId};
-use crate::model::usage::{Event, NamedSeries, SeriesId, Tallies, TallyKey};
+use crate::model::usage::{Event, NamedSeries, SeriesId, Tallies, Tally, TallyKey};
 use crate::repository::scope::IngestScope;
 
 /// The reason of the error for an event whose week has no partition: a fault of the upkeep, over when that has run.
@@ -81,12 +81,15 @@ pub async fn name_series(scope: &mut IngestScope, series: &BTreeMap<SeriesKey, N
     Ok(())
 }
 
-/// Inserts events that are not there yet and, when that were all of them, adds their tallies to the aggregates.
+/// Inserts events that are not there yet and, when that were all of them, adds their tallies to the aggregates: to the
+/// quarters, then to the hours.
 ///
-/// Entries are distinct, and ascending by key: replicas lock rows in the same order, events before aggregates. The rest,
-/// when some were there before, is for the caller: add up those that were inserted, and call this again without events.
+/// Entries are distinct, and ascending by key: replicas lock rows in the same order, events before quarters before hours.
+/// The rest, when some were there before, is for the caller: add up those that were inserted, and call this again without
+/// events.
 ///
 /// Errors: `USAGE_PARTITION_MISSING`; `Conflict` when the whole transaction is to be tried again.
+#[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub async fn insert(
     scope: &mut IngestScope,
     entries: &[Entry<'_>],
@@ -94,7 +97,7 @@ pub async fn insert(
     recorded_at: DateTime<Utc>,
 ) -> Result<Inserted, Error> {
     let events = Columns::of(entries);
-    let aggregates = Aggregates::of(tallies);
+    let (quarters, hours) = (Aggregates::of(&tallies.quarters), Aggregates::of(&tallies.hours));
     let rows = sqlx::query!(
         r#"WITH inserted AS (
                INSERT INTO tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at,
@@ -118,7 +121,7 @@ pub async fn insert(
                    $18::numeric[], $19::numeric[], $20::timestamptz[], $21::uuid[], $22::numeric[])
                    AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min,
                        quantity_max, latest_at, latest_event_id, latest_quantity)
-               -- Also makes every event come before the first aggregate.
+               -- Also makes every event come before the first quarter.
                WHERE (SELECT events FROM counted) = cardinality($1::uuid[])
                ON CONFLICT (organization_id, meter_id, series_id, bucket_start) DO UPDATE
                SET event_count = a.event_count + excluded.event_count,
@@ -133,6 +136,30 @@ pub async fn insert(
                    latest_quantity = CASE
                        WHEN (a.latest_at, a.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
                        THEN a.latest_quantity ELSE excluded.latest_quantity END
+               RETURNING 1
+           ), added_hours AS (
+               INSERT INTO tenancy.usage_hours AS h (organization_id, meter_id, series_id, bucket_start, event_count,
+                   quantity_sum, quantity_min, quantity_max, latest_at, latest_event_id, latest_quantity)
+               SELECT t.organization_id, t.meter_id, t.series_id, t.bucket_start, t.event_count, t.quantity_sum,
+                   t.quantity_min, t.quantity_max, t.latest_at, t.latest_event_id, t.latest_quantity
+               FROM UNNEST($23::uuid[], $24::uuid[], $25::uuid[], $26::timestamptz[], $27::bigint[], $28::numeric[],
+                   $29::numeric[], $30::numeric[], $31::timestamptz[], $32::uuid[], $33::numeric[])
+                   AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min,
+                       quantity_max, latest_at, latest_event_id, latest_quantity)
+               -- None where no quarter was added. Also makes every quarter come before the first hour.
+               WHERE (SELECT count(*) FROM added) = cardinality($12::uuid[])
+               ON CONFLICT (organization_id, meter_id, series_id, bucket_start) DO UPDATE
+               SET event_count = h.event_count + excluded.event_count,
+                   quantity_sum = h.quantity_sum + excluded.quantity_sum,
+                   quantity_min = least(h.quantity_min, excluded.quantity_min),
+                   quantity_max = greatest(h.quantity_max, excluded.quantity_max),
+                   latest_at = greatest(h.latest_at, excluded.latest_at),
+                   latest_event_id = CASE
+                       WHEN (h.latest_at, h.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
+                       THEN h.latest_event_id ELSE excluded.latest_event_id END,
+                   latest_quantity = CASE
+                       WHEN (h.latest_at, h.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
+                       THEN h.latest_quantity ELSE excluded.latest_quantity END
            )
            SELECT c.events AS "events!", i.organization_id AS "organization_id?", i.occurred_at AS "occurred_at?",
                i.event_id AS "event_id?"
@@ -148,17 +175,28 @@ pub async fn insert(
         &events.series_ids as &[Option<Uuid>],
         &events.value_ids as &[Option<Uuid>],
         recorded_at,
-        &aggregates.organization_ids,
-        &aggregates.meter_ids,
-        &aggregates.series_ids,
-        &aggregates.bucket_starts,
-        &aggregates.event_counts,
-        &aggregates.quantity_sums,
-        &aggregates.quantity_mins as &[Option<Decimal>],
-        &aggregates.quantity_maxs as &[Option<Decimal>],
-        &aggregates.latest_at as &[Option<DateTime<Utc>>],
-        &aggregates.latest_event_ids as &[Option<Uuid>],
-        &aggregates.latest_quantities as &[Option<Decimal>]
+        &quarters.organization_ids,
+        &quarters.meter_ids,
+        &quarters.series_ids,
+        &quarters.bucket_starts,
+        &quarters.event_counts,
+        &quarters.quantity_sums,
+        &quarters.quantity_mins as &[Option<Decimal>],
+        &quarters.quantity_maxs as &[Option<Decimal>],
+        &quarters.latest_at as &[Option<DateTime<Utc>>],
+        &quarters.latest_event_ids as &[Option<Uuid>],
+        &quarters.latest_quantities as &[Option<Decimal>],
+        &hours.organization_ids,
+        &hours.meter_ids,
+        &hours.series_ids,
+        &hours.bucket_starts,
+        &hours.event_counts,
+        &hours.quantity_sums,
+        &hours.quantity_mins as &[Option<Decimal>],
+        &hours.quantity_maxs as &[Option<Decimal>],
+        &hours.latest_at as &[Option<DateTime<Utc>>],
+        &hours.latest_event_ids as &[Option<Uuid>],
+        &hours.latest_quantities as &[Option<Decimal>]
     )
     .fetch_all(&mut *scope)
     .await
@@ -279,8 +317,8 @@ struct Aggregates {
 }
 
 impl Aggregates {
-    fn of(tallies: &Tallies) -> Self {
-        let (keys, tallies) = (|| tallies.aggregates.keys(), || tallies.aggregates.values());
+    fn of(tallies: &BTreeMap<TallyKey, Tally>) -> Self {
+        let (keys, tallies) = (|| tallies.keys(), || tallies.values());
         Self {
             organization_ids: keys().map(|key| key.organization_id.uuid()).collect(),
             meter_ids: keys().map(|key| key.meter_id.uuid()).collect(),

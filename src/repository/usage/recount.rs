@@ -1,4 +1,7 @@
-//! A recount of what is kept for ever, from the raw events, as long as these are kept: what differs is damage.
+//! A recount of what is kept for ever: what differs is damage. Of the quarters of an hour and the distinct values from the
+//! raw events, as long as these are kept; of the hours from their quarters, which is all that there is of them once the raw
+//! events are dropped. Where both find nothing, an hour is what its raw events add up to. A quarter that is damaged makes
+//! its hour differ too, be that as it should be.
 //!
 //! It is right also while events are recorded and voided. Each of them changes raw events, aggregates and distinct values
 //! in one transaction, and a slice is one statement, whose snapshot has all of a transaction or nothing of it. Upkeep is
@@ -15,9 +18,12 @@ use crate::error::Error;
 use crate::model::usage::SeriesId;
 use crate::repository::scope::{Scope, TenantScope};
 
-/// A quarter of an hour of a series that is not what its raw events add up to. `expected` and `found` are for people.
+/// A quarter of an hour of a series that is not what its raw events add up to, or an hour that is not what its quarters do.
+/// `expected` and `found` are for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Difference {
+    /// Whether it is an hour.
+    pub is_hour: bool,
     /// The meter.
     pub meter_id: Uuid,
     /// Its key; `None` for a meter that does not exist.
@@ -28,9 +34,9 @@ pub struct Difference {
     pub subject: Option<String>,
     /// Of which groups, as the subject.
     pub group_values: Option<Vec<String>>,
-    /// The start of the quarter of an hour.
+    /// The start of the quarter of an hour, or of the hour.
     pub bucket_start: DateTime<Utc>,
-    /// What the raw events come to.
+    /// What the raw events, or the quarters, come to.
     pub expected: String,
     /// What is kept.
     pub found: String,
@@ -54,8 +60,8 @@ pub async fn kept<K: fmt::Debug + Send>(scope: &mut Scope<K>) -> Result<Option<R
     Ok(row.oldest.zip(row.newest).map(|(oldest, newest)| oldest..newest))
 }
 
-/// How many aggregates of the scope's organization lie in a span.
-pub async fn aggregates(scope: &mut TenantScope, span: &Range<DateTime<Utc>>) -> Result<i64, Error> {
+/// How many quarters of an hour of the scope's organization lie in a span, series by series.
+pub async fn quarters(scope: &mut TenantScope, span: &Range<DateTime<Utc>>) -> Result<i64, Error> {
     Ok(sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM tenancy.usage_aggregates
            WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3"#,
@@ -67,11 +73,11 @@ pub async fn aggregates(scope: &mut TenantScope, span: &Range<DateTime<Utc>>) ->
     .await?)
 }
 
-/// Compares the aggregates and distinct values of the scope's organization in a slice of time, on quarters of an hour and
+/// Compares the quarters and distinct values of the scope's organization in a slice of time, on quarters of an hour and
 /// within what is [`kept`], with a recount. Returns the first `most` differences.
 ///
 /// Error: `DeadlineExceeded` for a slice of too many events; smaller ones may do.
-pub async fn differences(
+pub async fn different_quarters(
     scope: &mut TenantScope,
     slice: &Range<DateTime<Utc>>,
     most: i64,
@@ -112,10 +118,12 @@ pub async fn differences(
                SELECT meter_id, series_id, bucket_start,
                    concat('count=', coalesce(e.event_count, 0), ' sum=' || trim_scale(e.quantity_sum),
                        ' min=' || trim_scale(e.quantity_min), ' max=' || trim_scale(e.quantity_max),
-                       ' latest=' || trim_scale(e.latest_quantity) || ' of ' || e.latest_event_id) AS expected,
+                       ' latest=' || trim_scale(e.latest_quantity) || ' of ' || e.latest_event_id
+                           || to_char(e.latest_at AT TIME ZONE 'UTC', '" at" YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) AS expected,
                    concat('count=', coalesce(f.event_count, 0), ' sum=' || trim_scale(f.quantity_sum),
                        ' min=' || trim_scale(f.quantity_min), ' max=' || trim_scale(f.quantity_max),
-                       ' latest=' || trim_scale(f.latest_quantity) || ' of ' || f.latest_event_id) AS found
+                       ' latest=' || trim_scale(f.latest_quantity) || ' of ' || f.latest_event_id
+                           || to_char(f.latest_at AT TIME ZONE 'UTC', '" at" YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) AS found
                FROM expected e FULL JOIN found f USING (meter_id, series_id, bucket_start)
                WHERE (e.event_count, e.quantity_sum, e.quantity_min, e.quantity_max, e.latest_at, e.latest_event_id,
                        e.latest_quantity)
@@ -136,7 +144,7 @@ pub async fn differences(
                UNION ALL
                SELECT DISTINCT meter_id, series_id, bucket_start, 'a name of the series', 'none' FROM counting WHERE NOT named
            )
-           SELECT d.meter_id AS "meter_id!", r.key AS "meter?", d.series_id AS "series_id!", s.subject AS "subject?",
+           SELECT false AS "is_hour!", d.meter_id AS "meter_id!", r.key AS "meter?", d.series_id AS "series_id!", s.subject AS "subject?",
                s.group_values AS "group_values?", d.bucket_start AS "bucket_start!", d.expected AS "expected!",
                d.found AS "found!"
            FROM different d
@@ -148,6 +156,94 @@ pub async fn differences(
         slice.start,
         slice.end,
         SeriesId::WHOLE.uuid(),
+        most
+    )
+    .fetch_all(&mut *scope)
+    .await?)
+}
+
+/// The hours from the first to the last for which the scope's organization has an aggregate of either kind in a span that
+/// begins and ends on an hour. `None` without any.
+pub async fn hours(
+    scope: &mut TenantScope,
+    span: &Range<DateTime<Utc>>,
+) -> Result<Option<Range<DateTime<Utc>>>, Error> {
+    let row = sqlx::query!(
+        "SELECT date_bin('1 hour', least(q.first, h.first), 'epoch') AS first,
+             date_bin('1 hour', greatest(q.last, h.last), 'epoch') + interval '1 hour' AS ends
+         FROM (
+             SELECT min(bucket_start) AS first, max(bucket_start) AS last FROM tenancy.usage_aggregates
+             WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3
+         ) AS q CROSS JOIN (
+             SELECT min(bucket_start) AS first, max(bucket_start) AS last FROM tenancy.usage_hours
+             WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3
+         ) AS h",
+        scope.organization_id().uuid(),
+        span.start,
+        span.end
+    )
+    .fetch_one(&mut *scope)
+    .await?;
+    Ok(row.first.zip(row.ends).map(|(first, ends)| first..ends))
+}
+
+/// Compares the hours of the scope's organization in a slice of time, on hours, with what their quarters add up to. Returns
+/// the first `most` differences.
+///
+/// Error: `DeadlineExceeded` for a slice of too many; smaller ones may do.
+pub async fn different_hours(
+    scope: &mut TenantScope,
+    slice: &Range<DateTime<Utc>>,
+    most: i64,
+) -> Result<Vec<Difference>, Error> {
+    Ok(sqlx::query_as!(
+        Difference,
+        r#"WITH rules AS (
+               SELECT meter_id, key FROM tenancy.meters WHERE organization_id = $1
+               UNION ALL SELECT meter_id, key FROM tenancy.platform_meters
+           ), expected AS (
+               SELECT meter_id, series_id, date_bin('1 hour', bucket_start, 'epoch') AS bucket_start,
+                   sum(event_count) AS event_count, sum(quantity_sum) AS quantity_sum, min(quantity_min) AS quantity_min,
+                   max(quantity_max) AS quantity_max, max(latest_at) AS latest_at,
+                   (array_agg(latest_event_id ORDER BY latest_at DESC, latest_event_id DESC)
+                       FILTER (WHERE latest_at IS NOT NULL))[1] AS latest_event_id,
+                   (array_agg(latest_quantity ORDER BY latest_at DESC, latest_event_id DESC)
+                       FILTER (WHERE latest_at IS NOT NULL))[1] AS latest_quantity
+               FROM tenancy.usage_aggregates
+               WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3
+               GROUP BY 1, 2, 3
+           ), found AS (
+               SELECT meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min, quantity_max, latest_at,
+                   latest_event_id, latest_quantity
+               FROM tenancy.usage_hours
+               WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3
+           ), different AS (
+               SELECT meter_id, series_id, bucket_start,
+                   concat('count=', coalesce(e.event_count, 0), ' sum=' || trim_scale(e.quantity_sum),
+                       ' min=' || trim_scale(e.quantity_min), ' max=' || trim_scale(e.quantity_max),
+                       ' latest=' || trim_scale(e.latest_quantity) || ' of ' || e.latest_event_id
+                           || to_char(e.latest_at AT TIME ZONE 'UTC', '" at" YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) AS expected,
+                   concat('count=', coalesce(f.event_count, 0), ' sum=' || trim_scale(f.quantity_sum),
+                       ' min=' || trim_scale(f.quantity_min), ' max=' || trim_scale(f.quantity_max),
+                       ' latest=' || trim_scale(f.latest_quantity) || ' of ' || f.latest_event_id
+                           || to_char(f.latest_at AT TIME ZONE 'UTC', '" at" YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) AS found
+               FROM expected e FULL JOIN found f USING (meter_id, series_id, bucket_start)
+               WHERE (e.event_count, e.quantity_sum, e.quantity_min, e.quantity_max, e.latest_at, e.latest_event_id,
+                       e.latest_quantity)
+                   IS DISTINCT FROM (f.event_count, f.quantity_sum, f.quantity_min, f.quantity_max, f.latest_at,
+                       f.latest_event_id, f.latest_quantity)
+           )
+           SELECT true AS "is_hour!", d.meter_id AS "meter_id!", r.key AS "meter?", d.series_id AS "series_id!",
+               s.subject AS "subject?", s.group_values AS "group_values?", d.bucket_start AS "bucket_start!",
+               d.expected AS "expected!", d.found AS "found!"
+           FROM different d
+           LEFT JOIN rules r ON r.meter_id = d.meter_id
+           LEFT JOIN tenancy.usage_series s
+               ON s.organization_id = $1 AND s.meter_id = d.meter_id AND s.series_id = d.series_id
+           ORDER BY d.bucket_start, d.meter_id, d.series_id LIMIT $4"#,
+        scope.organization_id().uuid(),
+        slice.start,
+        slice.end,
         most
     )
     .fetch_all(&mut *scope)

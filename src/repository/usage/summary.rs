@@ -6,10 +6,10 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::ids::MeterId;
 use crate::model::meter::Aggregation;
-use crate::model::usage::query::Span;
+use crate::model::usage::query::{Sources, Span};
 use crate::repository::scope::TenantScope;
-use crate::repository::usage::UNIQUE_VALUES;
 use crate::repository::usage::figures::Figure;
+use crate::repository::usage::{UNIQUE_VALUES, columns};
 
 /// The figure of each meter as a whole over a period that begins and ends on a quarter of an hour, in the order of the
 /// meters. `None`: a unique count that reads more than [`UNIQUE_VALUES`].
@@ -21,6 +21,9 @@ pub async fn summary(
     let ids: Vec<Uuid> = meters.iter().map(|(id, _)| id.uuid()).collect();
     let aggregations: Vec<&str> = meters.iter().map(|(_, aggregation)| aggregation.as_str()).collect();
     let (start, end): (DateTime<Utc>, DateTime<Utc>) = (period.start, period.end);
+    // One bucket: hours, and the quarters before the first and after the last of them.
+    let sources = Sources::of(&[start, end], false);
+    let (hours, quarters) = (columns(&sources.hours), columns(&sources.quarters));
     let rows = sqlx::query!(
         r#"SELECT a.event_count AS "event_count!", a.value, u.stored AS "unique_values!", u.distinct_values
            FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS m (meter_id, aggregation, place)
@@ -36,10 +39,25 @@ pub async fn summary(
                            lpad((extract(epoch FROM a.latest_at) * 1000)::bigint::text, 20, '0') COLLATE "C",
                            a.latest_event_id::text, a.latest_quantity::text] END))[3]::numeric)::text
                    END AS value
-               FROM tenancy.usage_aggregates a
-               WHERE a.organization_id = $1 AND a.meter_id = m.meter_id
-                 AND a.series_id = '00000000-0000-0000-0000-000000000000'
-                 AND a.bucket_start >= $4 AND a.bucket_start < $5
+               FROM (
+                   SELECT h.* FROM unnest($7::timestamptz[], $8::timestamptz[]) AS span (starts, ends)
+                   CROSS JOIN LATERAL (
+                       SELECT * FROM tenancy.usage_hours u
+                       WHERE u.organization_id = $1 AND u.meter_id = m.meter_id
+                         AND u.series_id = '00000000-0000-0000-0000-000000000000'
+                         AND u.bucket_start >= span.starts AND u.bucket_start < span.ends
+                       OFFSET 0
+                   ) AS h
+                   UNION ALL
+                   SELECT q.* FROM unnest($9::timestamptz[], $10::timestamptz[]) AS span (starts, ends)
+                   CROSS JOIN LATERAL (
+                       SELECT * FROM tenancy.usage_aggregates u
+                       WHERE u.organization_id = $1 AND u.meter_id = m.meter_id
+                         AND u.series_id = '00000000-0000-0000-0000-000000000000'
+                         AND u.bucket_start >= span.starts AND u.bucket_start < span.ends
+                       OFFSET 0
+                   ) AS q
+               ) AS a
            ) AS a
            CROSS JOIN LATERAL (
                SELECT count(*) AS stored, count(DISTINCT v.value_id)::text AS distinct_values
@@ -57,7 +75,11 @@ pub async fn summary(
         &aggregations as &[&str],
         start,
         end,
-        UNIQUE_VALUES
+        UNIQUE_VALUES,
+        &hours.0,
+        &hours.1,
+        &quarters.0,
+        &quarters.1
     )
     .fetch_all(&mut *scope)
     .await?;

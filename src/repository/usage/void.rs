@@ -3,30 +3,42 @@
 //! # Why it leaves them exactly once, whatever else goes on
 //!
 //! A void runs at READ COMMITTED, each statement with a snapshot of its own, in this order: read the event, insert the
-//! void, lock the event's aggregates, recount these from the raw events that are not voided, remove its distinct value
-//! where no other event supports it.
+//! void, lock the quarters of an hour that the event is in, recount these from the raw events that are not voided, lock
+//! their hours, make these anew of their quarters, remove the event's distinct value where no other event supports it.
 //!
-//! *Beside the writer.* Who records an event writes its row, then adds to its aggregates, and holds the lock of an
-//! aggregate's row from there to the end of the transaction. So when a void has the lock of a row, each transaction that
-//! added to it has ended: it is visible to the recount, whose snapshot is taken afterwards, with its events. And one that
-//! has written events of the quarter and not yet added them waits for our lock: its events are not visible, and it adds
-//! them to what the recount left, or, when that left nothing and the row is gone, inserts the row anew (ON CONFLICT looks
-//! again). Either way an event is in a row exactly when it was recorded and not voided. Each of the (at most three) rows
-//! follows by itself; one snapshot after all locks serves them all. Distinct values are written after the aggregates of
-//! the same series and quarter, so the same locks keep them apart.
+//! *Beside the writer, in the same quarter.* Who records an event writes its row, then adds to its quarters, and holds the
+//! lock of a quarter's row from there to the end of the transaction. So when a void has the lock of a row, each transaction
+//! that added to it has ended: it is visible to the recount, whose snapshot is taken afterwards, with its events. And one
+//! that has written events of the quarter and not yet added them waits for our lock: its events are not visible, and it
+//! adds them to what the recount left, or, when that left nothing and the row is gone, inserts the row anew (ON CONFLICT
+//! looks again). Either way an event is in a row exactly when it was recorded and not voided. Each of the (at most three)
+//! rows follows by itself; one snapshot after all locks serves them all. Distinct values are written after the aggregates
+//! of the same series and quarter, so the same locks keep them apart.
 //!
-//! *The rows are there to be locked.* A row is removed only by a void that counted nothing in it under its lock. As long as
-//! this event is visible and not voided, every such count finds it.
+//! *Beside the writer, in another quarter of the same hour.* The same once more, with quarters for events: the writer adds
+//! to quarters, then to their hours, and holds the lock of an hour's row to its end. When a void has that lock, each
+//! transaction that added to the hour has ended, and the fold, whose snapshot is taken afterwards, sees its quarters. One
+//! that added to another quarter and not yet to the hour waits for our lock, and has not committed, so the fold does not see
+//! that quarter as it left it; it adds its tally to what the fold left, or inserts the row anew. One snapshot for recount
+//! and fold would not do: the recount's is taken before the hour is locked, and who committed another quarter in between
+//! would be lost from the hour.
+//!
+//! *The rows are there to be locked.* A quarter is removed only by a void that counted nothing in it under its lock. As
+//! long as this event is visible and not voided, every such count finds it. An hour is removed only by a void that found
+//! no quarter of it under its lock. Until this one commits, everybody else sees the event's quarter as it was, so every such
+//! fold finds it.
 //!
 //! *Beside another void.* Of the same event: the second waits at the key of the void's row, and returns the first's when
-//! that commits, or goes on when it does not. Of another event in the same rows: the locks put the one after the other,
-//! and the recount of the second sees the void of the first.
+//! that commits, or goes on when it does not. Of another event in the same quarter: the locks put the one after the other,
+//! and the recount of the second sees the void of the first. Of one in another quarter of the hour: the locks of the hour
+//! do, and the fold of the second sees the quarter as the first left it, and its own.
 //!
 //! *Beside the upkeep.* The statement that read the event holds the lock of the events' table, so that no partition of it
-//! is dropped before this ends; a quarter of an hour lies in one partition.
+//! is dropped before this ends; a quarter of an hour lies in one partition. Quarters are kept for ever, so an hour can be
+//! made of them whatever became of its raw events.
 //!
-//! *No deadlock.* The writer locks series, events, aggregates, distinct values; a void its own key, which the writer never
-//! touches, then aggregates, then distinct values. Both take aggregates in the order of the primary key.
+//! *No deadlock.* The writer locks series, events, quarters, hours, distinct values; a void its own key, which the writer
+//! never touches, then quarters, hours, and distinct values. All take the rows of one table in the order of the primary key.
 //!
 //! A recount, since the least, the greatest and the latest of what remains cannot be had by subtraction. It reads the
 //! events of one organization in one quarter of an hour, a range of the primary key.
@@ -37,7 +49,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::model::usage::{EventId, QUARTER_SECONDS, RecordedEvent, SeriesId, Void, quarter};
+use crate::model::usage::{EventId, HOUR_SECONDS, QUARTER_SECONDS, RecordedEvent, SeriesId, Void, hour, quarter};
 use crate::repository::audit_event::{self, Happened};
 use crate::repository::scope::TenantScope;
 
@@ -64,8 +76,10 @@ struct Row {
 /// Where an event counts.
 struct Places {
     meter_id: Uuid,
-    bucket_start: DateTime<Utc>,
-    bucket_end: DateTime<Utc>,
+    quarter_start: DateTime<Utc>,
+    quarter_end: DateTime<Utc>,
+    hour_start: DateTime<Utc>,
+    hour_end: DateTime<Utc>,
     /// Ascending, as they are locked.
     series_ids: Vec<Uuid>,
     value_id: Option<Uuid>,
@@ -84,8 +98,10 @@ pub async fn void(scope: &mut TenantScope, identity: &Identity, void: Void) -> R
         // Somebody else's was committed since the event was read.
         return Ok(get(scope, identity).await?.0);
     }
-    lock(scope, &places).await?;
-    recount(scope, &places).await?;
+    lock_quarters(scope, &places).await?;
+    recount_quarters(scope, &places).await?;
+    lock_hours(scope, &places).await?;
+    fold_hours(scope, &places).await?;
     if let Some(value_id) = places.value_id {
         remove_unsupported_value(scope, &places, value_id).await?;
     }
@@ -117,15 +133,17 @@ async fn get(scope: &mut TenantScope, identity: &Identity) -> Result<(RecordedEv
     .fetch_optional(&mut *scope)
     .await?
     .ok_or_else(|| Error::not_found(RESOURCE, event_id))?;
-    let bucket_start = quarter(*occurred_at);
+    let (quarter_start, hour_start) = (quarter(*occurred_at), hour(*occurred_at));
     let mut series_ids = vec![SeriesId::WHOLE.uuid()];
     series_ids.extend(row.series_id);
     series_ids.extend(row.parent_series_id);
     series_ids.sort_unstable();
     let places = Places {
         meter_id: row.meter_id,
-        bucket_start,
-        bucket_end: bucket_start + TimeDelta::seconds(QUARTER_SECONDS),
+        quarter_start,
+        quarter_end: quarter_start + TimeDelta::seconds(QUARTER_SECONDS),
+        hour_start,
+        hour_end: hour_start + TimeDelta::seconds(HOUR_SECONDS),
         series_ids,
         value_id: row.value_id,
     };
@@ -160,7 +178,7 @@ async fn insert(scope: &mut TenantScope, (event_id, occurred_at): &Identity, voi
 }
 
 /// A statement of its own: what comes after it sees what the lock waited for.
-async fn lock(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
+async fn lock_quarters(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
     let locked = sqlx::query_scalar!(
         "SELECT series_id FROM tenancy.usage_aggregates
          WHERE organization_id = $1 AND meter_id = $2 AND series_id = ANY ($3) AND bucket_start = $4
@@ -168,19 +186,24 @@ async fn lock(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
         scope.organization_id().uuid(),
         places.meter_id,
         &places.series_ids,
-        places.bucket_start
+        places.quarter_start
     )
     .fetch_all(&mut *scope)
     .await?;
-    if locked != places.series_ids {
-        // Without the lock there is no telling what the recount sees.
-        return Err(Error::internal("an event counts in no aggregate: `tenancy usage verify` shows the damage"));
-    }
-    Ok(())
+    all_locked(&locked, places)
 }
 
-/// Makes the locked aggregates what the remaining events add up to; one without events is removed.
-async fn recount(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
+/// Without every lock there is no telling what comes after it sees.
+fn all_locked(locked: &[Uuid], places: &Places) -> Result<(), Error> {
+    if locked == places.series_ids {
+        Ok(())
+    } else {
+        Err(Error::internal("an event counts in no aggregate: `tenancy usage verify` shows the damage"))
+    }
+}
+
+/// Makes the locked quarters what the remaining events add up to; one without events is removed.
+async fn recount_quarters(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
     // Which of the figures the meter asks for, the row itself tells.
     sqlx::query!(
         "WITH remaining AS (
@@ -219,9 +242,64 @@ async fn recount(scope: &mut TenantScope, places: &Places) -> Result<(), Error> 
         scope.organization_id().uuid(),
         places.meter_id,
         &places.series_ids,
-        places.bucket_start,
-        places.bucket_end,
+        places.quarter_start,
+        places.quarter_end,
         SeriesId::WHOLE.uuid()
+    )
+    .execute(&mut *scope)
+    .await?;
+    Ok(())
+}
+
+/// Also a statement of its own, after the quarters, as the writer has it.
+async fn lock_hours(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
+    let locked = sqlx::query_scalar!(
+        "SELECT series_id FROM tenancy.usage_hours
+         WHERE organization_id = $1 AND meter_id = $2 AND series_id = ANY ($3) AND bucket_start = $4
+         ORDER BY series_id FOR UPDATE",
+        scope.organization_id().uuid(),
+        places.meter_id,
+        &places.series_ids,
+        places.hour_start
+    )
+    .fetch_all(&mut *scope)
+    .await?;
+    all_locked(&locked, places)
+}
+
+/// Makes the locked hours what their quarters add up to; one without quarters is removed.
+async fn fold_hours(scope: &mut TenantScope, places: &Places) -> Result<(), Error> {
+    sqlx::query!(
+        "WITH folded AS (
+             SELECT h.series_id, sum(a.event_count)::bigint AS event_count, trim_scale(sum(a.quantity_sum)) AS quantity_sum,
+                 min(a.quantity_min) AS quantity_min, max(a.quantity_max) AS quantity_max, max(a.latest_at) AS latest_at,
+                 (array_agg(a.latest_event_id ORDER BY a.latest_at DESC, a.latest_event_id DESC)
+                     FILTER (WHERE a.latest_at IS NOT NULL))[1] AS latest_event_id,
+                 (array_agg(a.latest_quantity ORDER BY a.latest_at DESC, a.latest_event_id DESC)
+                     FILTER (WHERE a.latest_at IS NOT NULL))[1] AS latest_quantity
+             FROM tenancy.usage_hours h
+             LEFT JOIN tenancy.usage_aggregates a
+                 ON a.organization_id = h.organization_id AND a.meter_id = h.meter_id AND a.series_id = h.series_id
+                 AND a.bucket_start >= $4 AND a.bucket_start < $5
+             WHERE h.organization_id = $1 AND h.meter_id = $2 AND h.series_id = ANY ($3) AND h.bucket_start = $4
+             GROUP BY h.series_id
+         ), emptied AS (
+             DELETE FROM tenancy.usage_hours h USING folded f
+             WHERE h.organization_id = $1 AND h.meter_id = $2 AND h.series_id = f.series_id AND h.bucket_start = $4
+               AND f.event_count IS NULL
+         )
+         UPDATE tenancy.usage_hours h
+         SET event_count = f.event_count, quantity_sum = f.quantity_sum, quantity_min = f.quantity_min,
+             quantity_max = f.quantity_max, latest_at = f.latest_at, latest_event_id = f.latest_event_id,
+             latest_quantity = f.latest_quantity
+         FROM folded f
+         WHERE h.organization_id = $1 AND h.meter_id = $2 AND h.series_id = f.series_id AND h.bucket_start = $4
+           AND f.event_count IS NOT NULL",
+        scope.organization_id().uuid(),
+        places.meter_id,
+        &places.series_ids,
+        places.hour_start,
+        places.hour_end
     )
     .execute(&mut *scope)
     .await?;
@@ -249,8 +327,8 @@ async fn remove_unsupported_value(scope: &mut TenantScope, places: &Places, valu
         scope.organization_id().uuid(),
         places.meter_id,
         &places.series_ids,
-        places.bucket_start,
-        places.bucket_end,
+        places.quarter_start,
+        places.quarter_end,
         SeriesId::WHOLE.uuid(),
         value_id
     )

@@ -5,8 +5,8 @@ use tenancy::model::usage::quarter;
 use tenancy::proto::v1;
 
 use crate::harness::World;
-use crate::portable::support::{exported, kept_for};
-use crate::usage::support::{create_meter, event, fates, stored, timestamp};
+use crate::portable::support::{everything, exported, kept_for, restored, signed};
+use crate::usage::support::{KINDS, create_meter, create_meters_of_every_kind, drift, event, fates, stored, timestamp};
 use crate::usage::verify::verify;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,4 +68,29 @@ async fn partitions_are_made_for_what_is_kept() {
     kept_for(&destination, &file, TimeDelta::days(90)).await.unwrap();
     assert_eq!(stored(&destination.database).await, 1);
     assert_eq!(verify(&destination, &[]).await, ("1 organizations, 0 differences\n".into(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_older_than_the_hours_gets_them() {
+    let (origin, destination) = (World::start().await, World::start().await);
+    let acme = origin.tenant("acme").await;
+    create_meters_of_every_kind(&acme.client).await;
+    let base = quarter(origin.clock.now()) - TimeDelta::hours(6);
+    for (kind, _) in KINDS {
+        let events = (0..12_i64).map(|number| v1::UsageEvent {
+            meter: kind.into(),
+            subject: "ada".into(),
+            quantity: (number * 7 % 5).to_string(),
+            ..event(&format!("{kind} {number}"), base + TimeDelta::minutes(number * 5 % 12 * 13))
+        });
+        assert_eq!(fates(&acme.client, events.collect()).await, ["RECORDED"; 12]);
+    }
+    let file = exported(&origin, &acme.id).await;
+    let older = file.lines().filter(|line| !line.starts_with("{\"table\":\"usage_hours\""));
+    let older = older.collect::<Vec<_>>().join("\n").replacen("\"schema_version\":17", "\"schema_version\":16", 1);
+    assert!(older.lines().count() < file.lines().count() && older.contains("\"schema_version\":16"));
+    restored(&destination, &signed(&older)).await.unwrap();
+    let hours = async |world: &World| everything(&world.database.superuser, &acme.id).await.remove("usage_hours");
+    assert_eq!(drift(&destination.database).await, 0);
+    assert_eq!(hours(&destination).await.map(|rows| rows.len()), hours(&origin).await.map(|rows| rows.len()));
 }

@@ -18,7 +18,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tenancy::model::usage::{quarter, whole_milliseconds};
+use tenancy::model::usage::{hour, quarter, whole_milliseconds};
 use tenancy::proto::v1;
 use tenancy::repository::embedded::{self, Options};
 use tokio::task::{JoinSet, block_in_place};
@@ -315,15 +315,21 @@ async fn identities(superuser: &PgPool, table: &str) -> BTreeSet<Identity> {
     rows.unwrap().into_iter().collect()
 }
 
-/// How many acknowledged events the figures lack, and how many they have too much, by organization, meter and quarter.
+/// How many acknowledged events the figures lack, and how many they have too much, by organization, meter, and quarter of an
+/// hour or hour: each event is looked for in both.
 async fn against_memory(superuser: &PgPool, all: &Ledger) -> (usize, usize) {
-    type Place = (String, String, DateTime<Utc>);
+    type Place = (String, String, String, DateTime<Utc>);
     let mut expected: BTreeMap<Place, i64> = BTreeMap::new();
     for ((slug, ..), known) in all.events.iter().filter(|(_, known)| !known.voided) {
-        *expected.entry((slug.clone(), known.event.meter.clone(), quarter(known.at))).or_default() += 1;
+        for (width, bucket) in [("quarter", quarter(known.at)), ("hour", hour(known.at))] {
+            let place = (width.to_owned(), slug.clone(), known.event.meter.clone(), bucket);
+            *expected.entry(place).or_default() += 1;
+        }
     }
-    let rows: Vec<(String, String, DateTime<Utc>, i64)> = sqlx::query_as(
-        "SELECT o.slug, m.key, a.bucket_start, a.event_count FROM tenancy.usage_aggregates a
+    let rows: Vec<(String, String, String, DateTime<Utc>, i64)> = sqlx::query_as(
+        "SELECT a.width, o.slug, m.key, a.bucket_start, a.event_count
+         FROM (SELECT 'quarter' AS width, a.* FROM tenancy.usage_aggregates a
+             UNION ALL SELECT 'hour', h.* FROM tenancy.usage_hours h) AS a
          JOIN tenancy.organizations o USING (organization_id) JOIN tenancy.meters m USING (organization_id, meter_id)
          WHERE a.series_id = '00000000-0000-0000-0000-000000000000' AND o.slug = ANY ($1)",
     )
@@ -332,7 +338,7 @@ async fn against_memory(superuser: &PgPool, all: &Ledger) -> (usize, usize) {
     .await
     .unwrap();
     let found: BTreeMap<Place, i64> =
-        rows.into_iter().map(|(slug, key, bucket, count)| ((slug, key, bucket), count)).collect();
+        rows.into_iter().map(|(width, slug, key, bucket, count)| ((width, slug, key, bucket), count)).collect();
     let places: BTreeSet<&Place> = expected.keys().chain(found.keys()).collect();
     let differences = places
         .into_iter()

@@ -7,6 +7,7 @@ mod downtime;
 mod events;
 mod exactness;
 mod figures;
+mod hours;
 mod import;
 mod measured;
 mod meters;

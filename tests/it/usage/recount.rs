@@ -179,7 +179,8 @@ fn random_query(rng: &mut StdRng, aggregation: Aggregation, start: DateTime<Utc>
         end_time: Some(timestamp(to)),
         bucket: bucket[rng.random_range(0..bucket.len())].into(),
         subject: subject.into(),
-        time_zone: pick(rng, &["UTC", "Asia/Kathmandu", "America/St_Johns"]).into(),
+        time_zone: pick(rng, &["UTC", "Asia/Kathmandu", "America/St_Johns", "Asia/Kolkata", "Australia/Lord_Howe"])
+            .into(),
         group_by: group_by[rng.random_range(0..group_by.len())].iter().map(ToString::to_string).collect(),
         group_by_subject: subject.is_empty() && rng.random_bool(0.3),
         filters,

@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use tenancy::cli::usage::UsageCommand;
 use tenancy::cli::usage::verify::{self, VerifyError};
 use tenancy::cli::{Cli, Command};
-use tenancy::model::usage::quarter;
+use tenancy::model::usage::{hour, quarter};
 use tenancy::proto::v1;
 
 use crate::harness::{Client, World};
@@ -47,7 +47,8 @@ async fn load(client: &Client, round: u32, base: DateTime<Utc>) {
 }
 
 /// The tables that the damage is done to.
-const TABLES: [&str; 5] = ["usage_events", "usage_series", "usage_aggregates", "usage_unique_values", "usage_voids"];
+const TABLES: [&str; 6] =
+    ["usage_events", "usage_series", "usage_aggregates", "usage_hours", "usage_unique_values", "usage_voids"];
 
 async fn execute(world: &World, sql: &str) -> u64 {
     let mut changed = 0;
@@ -62,7 +63,8 @@ async fn execute(world: &World, sql: &str) -> u64 {
 #[expect(clippy::too_many_lines, reason = "one entry a sort of damage")]
 async fn each_sort_of_damage_is_reported() {
     let world = World::start().await;
-    let base = quarter(world.clock.now()) - TimeDelta::days(9);
+    // The two quarters of each round lie in one hour.
+    let base = hour(world.clock.now()) - TimeDelta::days(9);
     for slug in ["acme", "other"] {
         let client = world.tenant(slug).await.client;
         create_meters_of_every_kind(&client).await;
@@ -86,26 +88,33 @@ async fn each_sort_of_damage_is_reported() {
     let first = format!("bucket_start = '{base}'");
     let whole = |meter: &str| format!("{} AND series_id = {nil} AND {first}", of(meter));
     let quarter = base.format("%Y-%m-%dT%H:%M:%SZ");
+    // A quarter that is not what its events add up to is not what its hour has of it either: two lines.
     let damages = [
         (
             format!("UPDATE tenancy.usage_aggregates SET event_count = event_count + 1 WHERE {}", whole("count")),
-            1,
+            2,
             format!("acme, count, the whole, {quarter}: expected count=3 sum=8.5, found count=4 sum=8.5\n"),
         ),
         (
+            format!("UPDATE tenancy.usage_aggregates SET event_count = event_count + 1 WHERE {}", whole("count")),
+            2,
+            format!("acme, count, the whole, the hour of {quarter}: expected count=7 sum=15, found count=6 sum=15\n"),
+        ),
+        (
             format!("UPDATE tenancy.usage_aggregates SET quantity_sum = quantity_sum - 1 WHERE {}", whole("sum")),
-            1,
+            2,
             "found count=3 sum=7.5\n".into(),
         ),
         (
             format!("UPDATE tenancy.usage_aggregates SET quantity_min = 0 WHERE {}", whole("min")),
-            1,
+            2,
             "expected count=3 sum=8.5 min=0.5, found count=3 sum=8.5 min=0\n".into(),
         ),
         (
+            // Not the latest of the hour.
             format!("UPDATE tenancy.usage_aggregates SET latest_event_id = {nil} WHERE {}", whole("latest")),
             1,
-            "latest=4.5 of 00000000-0000-0000-0000-000000000000\n".into(),
+            "latest=4.5 of 00000000-0000-0000-0000-000000000000 at ".into(),
         ),
         // The whole, its group, and its subject in the group.
         (
@@ -131,18 +140,18 @@ async fn each_sort_of_damage_is_reported() {
         (
             format!("INSERT INTO tenancy.usage_aggregates SELECT organization_id, meter_id, series_id,
                  bucket_start + interval '3 hours', 1, 1 FROM tenancy.usage_aggregates WHERE {}", whole("sum")),
-            1,
+            2,
             "expected count=0, found count=1 sum=1\n".into(),
         ),
         (
             format!("INSERT INTO tenancy.usage_aggregates SELECT organization_id, meter_id, series_id,
                  bucket_start + interval '3 years', 1, 1 FROM tenancy.usage_aggregates WHERE {}", whole("sum")),
-            1,
+            2,
             "expected count=0, found count=1 sum=1\n".into(),
         ),
         (
             format!("DELETE FROM tenancy.usage_aggregates WHERE {}", whole("max")),
-            1,
+            2,
             "expected count=3 sum=8.5 max=4.5, found count=0\n".into(),
         ),
         // Without its name, the events of a subject are no longer those of its group.
@@ -152,7 +161,33 @@ async fn each_sort_of_damage_is_reported() {
             "expected a name of the series, found none\n".into(),
         ),
     ];
-    for (damage, lines, said) in damages {
+    let hours = [
+        ("count", "event_count = event_count + 1", "expected count=6 sum=15, found count=7 sum=15\n"),
+        ("sum", "quantity_sum = quantity_sum - 1", "expected count=6 sum=15, found count=6 sum=14\n"),
+        ("min", "quantity_min = NULL", "expected count=6 sum=15 min=0.5, found count=6 sum=15\n"),
+        ("max", "quantity_max = 9", "expected count=6 sum=15 max=4.5, found count=6 sum=15 max=9\n"),
+        ("latest", "latest_at = latest_at + interval '1 millisecond'", ":24:00.001Z\n"),
+        ("latest", &format!("latest_event_id = {nil}"), " of 00000000-0000-0000-0000-000000000000 at "),
+        ("latest", "latest_quantity = 7", "found count=6 sum=15 latest=7 of "),
+    ];
+    let hours = hours.map(|(meter, change, said)| {
+        (format!("UPDATE tenancy.usage_hours SET {change} WHERE {}", whole(meter)), 1, said.to_owned())
+    });
+    let superfluous = |after: &str| {
+        let insert = format!(
+            "INSERT INTO tenancy.usage_hours SELECT organization_id, meter_id, series_id, bucket_start + interval '{after}',
+                 1, 1 FROM tenancy.usage_hours WHERE {}",
+            whole("sum")
+        );
+        (insert, 1, "expected count=0, found count=1 sum=1\n".to_owned())
+    };
+    let missing = (
+        format!("DELETE FROM tenancy.usage_hours WHERE {}", whole("max")),
+        1,
+        format!("acme, max, the whole, the hour of {quarter}: expected count=6 sum=15 max=4.5, found count=0\n"),
+    );
+    let hours = hours.into_iter().chain([superfluous("3 hours"), superfluous("3 years"), missing]);
+    for (damage, lines, said) in damages.into_iter().chain(hours) {
         assert_eq!(execute(&world, &damage).await, 1, "{damage}");
         let (output, different) = verify(&world, &[]).await;
         assert!(output.contains(&said), "{damage}\n{output}");
@@ -166,10 +201,25 @@ async fn each_sort_of_damage_is_reported() {
     assert_eq!(verify(&world, &[]).await.1, 0, "the tables are as they were");
 
     execute(&world, &format!("UPDATE tenancy.usage_aggregates SET event_count = 9 WHERE {}", whole("sum"))).await;
+    execute(&world, &format!("UPDATE tenancy.usage_hours SET event_count = event_count + 6 WHERE {}", whole("sum")))
+        .await;
     let (after, at) = ((base + TimeDelta::minutes(15)).to_rfc3339(), base.to_rfc3339());
     assert_eq!(verify(&world, &["--since", &after]).await.1, 0);
     assert_eq!(verify(&world, &["--until", &at]).await.1, 0);
     assert_eq!(verify(&world, &["--since", &at, "--until", &after, "--organization", "acme"]).await.1, 1);
+
+    // Hours are compared where they lie whole within, also when their raw events are gone.
+    execute(&world, &format!("UPDATE tenancy.usage_hours SET event_count = event_count - 1 WHERE {}", whole("sum")))
+        .await;
+    let end = (base + TimeDelta::hours(1)).to_rfc3339();
+    let before_the_end = (base + TimeDelta::minutes(45)).to_rfc3339();
+    for (since, until, differences) in [(&at, &end, 2), (&at, &before_the_end, 1), (&after, &end, 0)] {
+        assert_eq!(verify(&world, &["--since", since, "--until", until]).await.1, differences, "{since} {until}");
+    }
+    execute(&world, "SELECT tenancy.drop_usage_partitions('2100-01-01')").await;
+    let (output, different) = verify(&world, &["--until", &end]).await;
+    assert!(output.contains("aggregates were not recounted") && output.contains("the hour of"), "{output}");
+    assert_eq!(different, 1, "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

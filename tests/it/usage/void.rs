@@ -84,7 +84,8 @@ async fn a_voided_event_leaves_every_figure() {
         }
     }
     let rows: i64 = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM tenancy.usage_aggregates) + (SELECT count(*) FROM tenancy.usage_unique_values)",
+        "SELECT (SELECT count(*) FROM tenancy.usage_aggregates) + (SELECT count(*) FROM tenancy.usage_hours)
+             + (SELECT count(*) FROM tenancy.usage_unique_values)",
     )
     .fetch_one(&world.database.superuser)
     .await

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rust_decimal::Decimal;
-use tenancy::model::usage::{quarter, whole_milliseconds};
+use tenancy::model::usage::{hour, quarter, whole_milliseconds};
 use tenancy::proto::v1;
 use tonic::Code;
 use uuid::Uuid;
@@ -62,18 +62,29 @@ impl Sent {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn voids_on_two_replicas_beside_ingest() {
+async fn voids_on_two_replicas_beside_ingest_in_one_quarter() {
+    voids_beside_ingest(TimeDelta::zero()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voids_on_two_replicas_beside_ingest_in_the_quarters_of_one_hour() {
+    voids_beside_ingest(TimeDelta::minutes(15)).await;
+}
+
+/// Each of four producers records and voids so much later than the one before it, all of them within an hour.
+async fn voids_beside_ingest(apart: TimeDelta) {
     let seed = seed();
     let world = World::start().await;
     let other = World::on(world.database.clone(), &[]).await;
     let tenant = world.tenant("acme").await;
     let clients = [tenant.client.clone(), other.client(&tenant.key)];
     create_meters_of_every_kind(&clients[0]).await;
-    // One quarter of an hour, so that all meet in the same rows.
-    let base = quarter(world.clock.now()) - TimeDelta::hours(1);
-    let producers: Vec<_> = (0..4)
+    // One hour, so that all meet in the same rows.
+    let base = hour(world.clock.now()) - TimeDelta::hours(1);
+    let producers: Vec<_> = (0..4_u8)
         .map(|number| {
-            let (clients, mut rng) = (clients.clone(), StdRng::seed_from_u64(seed.wrapping_add(number)));
+            let (clients, mut rng) = (clients.clone(), StdRng::seed_from_u64(seed.wrapping_add(number.into())));
+            let base = base + apart * number.into();
             tokio::spawn(async move {
                 let (mut voided, mut recorded) = (HashSet::new(), 0);
                 for _ in 0..25 {

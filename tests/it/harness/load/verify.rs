@@ -57,17 +57,20 @@ pub async fn verify(superuser: &PgPool, organization_id: &str, ledger: Ledger) {
     recount(superuser, organization_id).await;
 }
 
-/// Fails unless the aggregates are what the events add up to: of the whole meter, and of the subjects together.
+/// Fails unless the aggregates are what the events add up to, by the quarter of an hour and by the hour: of the whole meter,
+/// and of the subjects together.
 async fn recount(superuser: &PgPool, organization_id: &str) {
     let nil = "00000000-0000-0000-0000-000000000000";
-    for (series, subjects) in [("=", "true"), ("<>", "subject <> ''")] {
+    let buckets = [("usage_aggregates", "15 minutes"), ("usage_hours", "1 hour")];
+    let series = [("=", "true"), ("<>", "subject <> ''")];
+    for ((table, width), (series, subjects)) in buckets.into_iter().flat_map(|of| series.map(|series| (of, series))) {
         let sql = format!(
             "WITH counted AS (
-                 SELECT meter_id, date_bin('15 minutes', occurred_at, 'epoch') AS bucket, count(*) AS n, sum(quantity) AS q
+                 SELECT meter_id, date_bin('{width}', occurred_at, 'epoch') AS bucket, count(*) AS n, sum(quantity) AS q
                  FROM tenancy.usage_events WHERE organization_id = $1::text::uuid AND {subjects} GROUP BY 1, 2),
              kept AS (
                  SELECT meter_id, bucket_start AS bucket, sum(event_count) AS n, sum(quantity_sum) AS q
-                 FROM tenancy.usage_aggregates
+                 FROM tenancy.{table}
                  WHERE organization_id = $1::text::uuid AND series_id {series} '{nil}' GROUP BY 1, 2)
              SELECT concat_ws(' ', bucket, counted.n, counted.q, kept.n, kept.q)
              FROM counted FULL JOIN kept USING (meter_id, bucket)
@@ -75,6 +78,6 @@ async fn recount(superuser: &PgPool, organization_id: &str) {
         );
         let wrong: Vec<String> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(organization_id).fetch_all(superuser).await.unwrap();
-        assert!(wrong.is_empty(), "aggregates are not what the events add up to: {wrong:?}");
+        assert!(wrong.is_empty(), "{table} is not what the events add up to: {wrong:?}");
     }
 }
