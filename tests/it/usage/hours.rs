@@ -5,11 +5,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenancy::model::usage::hour;
 use tenancy::proto::v1;
+use tenancy::proto::v1::UsageBucket::{Hour, Month};
 
 use crate::harness::{Cloned, World, eventually};
 use crate::usage::support::{
     KINDS, create_meter, create_meters_of_every_kind, drift, event, fates, model, timestamp, void,
 };
+
+/// The event that a test writes in the place of the writer.
+const WRITTEN: &str = "00000000-0000-0000-0000-000000000004";
 
 const MIGRATION: &str = include_str!("../../../migrations/0017_hours.sql");
 
@@ -73,7 +77,6 @@ async fn whole_hours_are_read_by_the_hour_and_the_rest_by_the_quarter() {
         let reply = client.usage().query_usage(request).await.unwrap().into_inner();
         (reply.points.iter().map(|point| point.event_count).collect::<Vec<_>>(), reply.event_count)
     };
-    use v1::UsageBucket::{Hour, Month};
     assert_eq!(ask([0, 120], Hour, "UTC").await, (vec![104, 104], 208));
     assert_eq!(ask([15, 105], Hour, "UTC").await, (vec![3, 3], 6), "no hour is whole");
     assert_eq!(ask([45, 120], Hour, "UTC").await, (vec![1, 104], 105));
@@ -110,7 +113,6 @@ async fn a_void_that_waits_for_an_hour_finds_the_quarter_that_was_added_meanwhil
     assert_eq!(fates(&client, events.to_vec()).await, ["RECORDED"; 2]);
 
     // A writer between its last statement and its commit: an event in the next quarter of the hour.
-    const WRITTEN: &str = "00000000-0000-0000-0000-000000000004";
     let mut writer = world.database.superuser.begin().await.unwrap();
     for statement in [
         "INSERT INTO tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at)
