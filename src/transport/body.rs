@@ -16,8 +16,9 @@ use tokio::runtime::Handle;
 /// The most bytes that are read of what nobody wants: the longest message, and its prefix.
 const MOST: usize = (4 << 20) + 5;
 
-/// How long its sender may take; most have sent it by the time it is refused.
-const LONGEST: Duration = Duration::from_secs(5);
+/// How long its sender may take. Most have sent it by the time they are refused, or stop when they hear of it; a stream that was
+/// ended is as good as gone, and must not keep its connection from ending.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// A body whose rest is read when it is dropped.
 #[derive(Debug)]
