@@ -170,7 +170,7 @@ impl Gate {
         let id = match caller.principal() {
             Principal::ApiKey { organization_id, .. } | Principal::User { organization_id, .. } => {
                 // A tenant's key or token finds its own only, and learns nothing of others: no lookup is made for them.
-                let own = caller.organization.as_ref().map(Arc::clone).ok_or_else(not_found)?;
+                let own = caller.organization.clone().ok_or_else(not_found)?;
                 let is_own = named.is_empty()
                     || parse_uuid(named).map_or(named == own.profile.slug, |id| id == organization_id.uuid());
                 return if is_own { Ok(own) } else { Err(not_found()) };

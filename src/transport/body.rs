@@ -85,28 +85,33 @@ mod tests {
 
     use super::*;
 
-    /// A body of so many frames of a kilobyte, of which it counts those that are read.
-    fn body(frames: usize) -> (impl Unread<Error = Infallible>, Arc<AtomicUsize>) {
+    /// A body of so many frames of a kilobyte, of which it counts those that are read, and which then ends or does not.
+    fn body(frames: usize, ends: bool) -> (impl Unread<Error = Infallible>, Arc<AtomicUsize>) {
         let read = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&read);
+        let (count, held) = (Arc::clone(&read), Arc::clone(&read));
         let frame = move |_| {
             count.fetch_add(1, Ordering::Relaxed);
             Ok(Frame::data(Bytes::from_static(&[0; 1024])))
         };
-        (StreamBody::new(stream::iter(0..frames).map(frame)), read)
+        // A chain drops what has ended, and this one is to be held for as long as the body.
+        let rest = stream::pending().take(usize::from(!ends)).inspect(move |_| drop(Arc::clone(&held)));
+        (StreamBody::new(stream::iter(0..frames).map(frame).chain(rest)), read)
     }
 
     #[tokio::test]
     async fn what_is_left_is_read_but_not_for_ever() {
-        for (frames, expected) in [(10, 10), (10_000, 1 + MOST.div_ceil(1024))] {
-            let (body, read) = body(frames);
+        for (frames, ends, expected) in [(10, true, 10), (10, false, 10), (10_000, true, 1 + MOST.div_ceil(1024))] {
+            let (body, read) = body(frames, ends);
             let mut body = ReadToEnd::new(body);
             body.frame().await.unwrap().unwrap();
             drop(body);
-            // The body has the other one.
-            while Arc::strong_count(&read) > 1 {
-                tokio::task::yield_now().await;
-            }
+            let forgotten = async {
+                // The body has the others.
+                while Arc::strong_count(&read) > 1 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(LONGEST * 30, forgotten).await.expect("it is given up");
             assert_eq!(read.load(Ordering::Relaxed), expected);
         }
     }
