@@ -20,6 +20,12 @@ const AWAY: i64 = SECOND / 10;
 const DRIFT: i64 = 500;
 const MARGIN: i64 = SECOND / 500;
 
+/// How many times what was used since the ledger was last asked is used in a second: with so much, who is busy asks a few
+/// times a second, however busy. At most eight times, as a burst of a moment is no demand yet.
+fn seconds_worth(spent: Tick) -> u64 {
+    (SECOND / spent.max(1)).clamp(2, 8).unsigned_abs()
+}
+
 /// What follows from an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Consequence {
@@ -58,7 +64,7 @@ impl Counter {
         let recent = std::mem::take(&mut self.recent);
         let missing = need.saturating_sub(self.available(now));
         self.asking = Some(Box::new(Asking { need, wanted, missing }));
-        self.asked = now;
+        let spent = now - std::mem::replace(&mut self.asked, now);
         if let Holding::Rate(rate) = &mut self.holding
             && !self.is_leaving
         {
@@ -98,13 +104,13 @@ impl Counter {
                     // While its slot goes on, what is left may be used again with the answer: more on top of it would pile
                     // up, lease after lease, and be lost with this replica.
                     let back = if now < slice.over { left } else { 0 };
-                    let part = match self.applied.window {
+                    let (part, times) = match self.applied.window {
                         // What a dead replica held is lost for ever.
-                        Window::Lifetime => 0,
-                        _ => bounds.amount / 32,
+                        Window::Lifetime => (0, 2),
+                        _ => (bounds.amount / 32, seconds_worth(spent)),
                     };
                     request.need = need.saturating_sub(back);
-                    request.wanted = wanted.max(recent.saturating_mul(2)).max(part.min(wanted.saturating_mul(64)));
+                    request.wanted = wanted.max(recent.saturating_mul(times)).max(part.min(wanted.saturating_mul(64)));
                     request.wanted = request.wanted.saturating_sub(back);
                 }
             }
@@ -244,5 +250,50 @@ impl Counter {
     pub fn failed(&mut self, now: Tick) {
         self.asking = None;
         (self.quiet, self.quiet_until) = (Quiet::Away, now + AWAY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::limit::Unit;
+    use crate::quota::ledger::{Account, Lifetime};
+    use crate::quota::rules::names;
+    use crate::quota::slots::{Calendar, slot};
+
+    const WINDOW: Window = Window::Calendar(Unit::Month);
+
+    /// How often the ledger is asked in the last of some seconds, in which so many units are used in each millisecond.
+    fn asked(seconds: i64, units: u64) -> u32 {
+        let applied = names::applied(Uuid::nil(), "", 1_000_000_000, WINDOW, false);
+        let mut account = Account::new(WINDOW);
+        let mut counter = Counter::new(applied, 0, 0);
+        let mut asked = 0;
+        for now in (0..seconds * SECOND).step_by(1000) {
+            let mut asks = false;
+            for _ in 0..units {
+                if counter.available(now) == 0 {
+                    counter.shortage(now, 1, 1, false);
+                    asks = true;
+                } else {
+                    asks |= counter.take(now, 1);
+                }
+            }
+            if asks && let Some(request) = counter.question(now, Uuid::max(), false) {
+                let month = slot(WINDOW, now, Calendar::default());
+                let answer = account.exchange(WINDOW, now, month, Lifetime(30 * SECOND), &request);
+                counter.answered(now, now, now, &request, &answer);
+                asked += u32::from(now >= (seconds - 1) * SECOND);
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn who_is_busy_asks_some_times_a_second_however_busy() {
+        for units in [1, 10, 100] {
+            let asked = asked(5, units);
+            assert!((1..=4).contains(&asked), "{asked} times with {units} units a millisecond");
+        }
     }
 }
