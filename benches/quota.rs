@@ -1,8 +1,8 @@
 //! `cargo bench --bench quota`: what a decision costs beside a call that does nothing, and beside the naive exact way, in
 //! one run with the same client, connections and streams; and what a million counters take.
 //!
-//! - floor: an empty call of tonic without a layer, on as many threads as the service has, whose connections are served as
-//!   the service's are; and the same call of tonic's own server.
+//! - floor: an empty call of tonic's own server without a layer, on as many threads with a runtime each as the service has;
+//!   and the same call on connections that are served as the service's are.
 //! - layers: an empty call through the service's own layers, without a key.
 //! - the rest: with a key, which is verified from memory.
 //! - naive: an UPDATE in Postgres for each decision, on one row and on a thousand.
@@ -58,7 +58,7 @@ fn main() -> Result<(), Failure> {
     if std::env::args().any(|argument| argument == "memory") {
         return Ok(());
     }
-    let floors = [floor::serve(report::cores())?, floor::serve_tonic(report::cores())?];
+    let floors = [floor::serve(report::cores())?, floor::serve_bare(report::cores())?];
     let (server, superuser) = Server::start(&[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let targets = runtime.block_on(setup::targets(&server, server.running.grpc, floors))?;
@@ -71,18 +71,19 @@ fn main() -> Result<(), Failure> {
 
 /// Everything at full load, and the two that matter at one pace.
 fn measure<'a>(clock: &Clock, targets: &'a Targets) -> Result<(Vec<Measured<'a>>, [Halved; 2]), Failure> {
-    let Targets { floor, tonic, layers, check, consume_one, consume_two, verify } = targets;
+    let Targets { floor, bare, layers, check, consume_one, consume_two, verify } = targets;
     let mut cases = Vec::new();
     let mut case = |name, connections, targets| cases.push(Measured::new(name, connections, STREAMS, targets));
-    case("floor: an empty call of bare tonic", REFERENCE, floor);
-    case("an empty call of tonic's own server", REFERENCE, tonic);
+    case("floor: an empty call of tonic's server", REFERENCE, floor);
+    case("an empty call on connections of ours", REFERENCE, bare);
     case("an empty call through the layers", REFERENCE, layers);
     case("VerifyApiKey", REFERENCE, verify);
     case("CheckQuota, two limits", REFERENCE, check);
     case("ConsumeQuota, one limit", REFERENCE, consume_one);
     case("ConsumeQuota, two limits", REFERENCE, consume_two);
     for connections in OTHERS {
-        case("floor: an empty call of bare tonic", connections, floor);
+        case("floor: an empty call of tonic's server", connections, floor);
+        case("an empty call on connections of ours", connections, bare);
         case("ConsumeQuota, two limits", connections, consume_two);
     }
     for number in 0..=ROUNDS {

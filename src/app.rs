@@ -186,7 +186,7 @@ pub async fn start(
 
     let life = CancellationToken::new();
     let tokens = Tokens { draining: life.child_token(), workers: life.child_token(), ports: life.child_token() };
-    let mut serving = serve_on_threads(config, &grpc, tls.as_ref(), &service, &tokens.draining)?;
+    let mut serving = serve_on_threads(config, &grpc, tls.as_ref(), (&service, &clock), &tokens.draining)?;
     drop(grpc);
     if let Some(certificates) = certificates {
         serving.spawn("the certificates' follower", certificates.run(tokens.draining.clone()));
@@ -230,14 +230,14 @@ fn serve_on_threads(
     config: &ServeConfig,
     grpc: &std::net::TcpListener,
     tls: Option<&Tls>,
-    service: &impl Next,
+    (service, clock): (&impl Next, &Clock),
     draining: &CancellationToken,
 ) -> Result<Parts, AppError> {
     let mut serving = Parts::default();
     let threads = config.threads.map_or_else(cores, usize::from);
     for (number, thread) in serve::Threads::seats(threads).into_iter().enumerate() {
         let listener = grpc.try_clone().map_err(|error| AppError::Start(error.to_string()))?;
-        let options = connection_options(config, tls.cloned());
+        let options = connection_options(config, tls.cloned(), clock);
         serving.thread(number, serve::run(listener, thread, service.clone(), options, draining.clone()))?;
     }
     Ok(serving)
@@ -255,8 +255,9 @@ fn layer_options(config: &ServeConfig) -> LayerOptions {
     }
 }
 
-fn connection_options(config: &ServeConfig, tls: Option<Tls>) -> ConnectionOptions {
+fn connection_options(config: &ServeConfig, tls: Option<Tls>, clock: &Clock) -> ConnectionOptions {
     ConnectionOptions {
+        clock: clock.clone(),
         keepalive: config.keepalive,
         max_age: config.connection_age,
         grace: config.shutdown_grace,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Utc};
 
 /// When something happened, by both clocks: what a request goes by that does not wait, so that each is read once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +58,10 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
     pub fn now(&self) -> DateTime<Utc> {
-        (Utc::now() + self.ahead()).trunc_subsecs(6)
+        let now = std::time::SystemTime::now() + self.ahead();
+        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        // From microseconds at once: to cut them from a `DateTime` would reckon its date twice, in a microsecond's tenth.
+        i64::try_from(since.as_micros()).ok().and_then(DateTime::from_timestamp_micros).unwrap_or_default()
     }
 
     /// Monotonic time, for lifetimes of what is kept in memory.

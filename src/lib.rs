@@ -30,12 +30,13 @@
 //! `MemberService/AddMember`, from the socket:
 //!
 //! 1. [`transport::serve`] accepted the connection on one of the serving threads, each with a runtime of its own.
+//!    [`transport::requests`] works on the request where its connection is, and makes a task of it once it has to wait.
 //! 2. [`transport::layers`] lists the layers in order: the request gets an id and its place in the log, an ErrorInfo on whatever
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen
 //!    before (a token is proven by [`auth::tokens`], and worth what is true of its bearer now); [`auth::permission`] says that
 //!    this RPC takes `members.add`. [`transport::dispatch`] finds the service, which finds the caller in the extensions (what is
-//!    asked with every request of a platform gets caller and message by [`transport::unary`], without a stream's machinery).
+//!    asked with every request of a platform is a [`transport::dispatch::Direct`], read and written by [`transport::unary`]).
 //! 4. `service::member` takes caller and message apart, checks the message, and asks [`auth::gate`] for the organization
 //!    that the message names. The gate finds it, intersects with what the user acted for may do there (role, extra, denied:
 //!    [`model::role`]), and makes the proof. Who may hand out what is decided in one place, `Permitted::require_held`.

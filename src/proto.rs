@@ -1,6 +1,7 @@
 //! The generated code of `proto/`, and its descriptors.
 
 pub mod codec;
+pub mod reply;
 
 /// Package `tenancy.v1`.
 #[expect(

@@ -24,7 +24,7 @@ pub fn round() -> Duration {
 
 /// The processor time of the serving threads so far, the floors' among them: only one of them is called at a time.
 pub fn serving() -> Duration {
-    let all = [floor::NAME, floor::TONIC, "serve-"].into_iter();
+    let all = [floor::NAME, floor::BARE, "serve-"].into_iter();
     all.flat_map(|name| (0..report::cores()).filter_map(move |number| cpu::threads(&format!("{name}{number}")))).sum()
 }
 

@@ -1,10 +1,11 @@
-//! The floors: a call that does nothing, of tonic without a layer, on as many threads as the service has. One takes and
-//! writes its connections as the service does; the other is tonic's own server, as whoever begins with tonic has it.
+//! The floor: a call that does nothing, of tonic's own server without a layer, on as many threads with a runtime each as the
+//! service has. And the same call on connections that are taken, read and written as the service's are.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::Empty;
+use tenancy::clock::Clock;
 use tenancy::transport::serve::{ConnectionOptions, Threads, bind, run};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +21,8 @@ use crate::support::Failure;
 
 /// How its threads are named, with their number.
 pub const NAME: &str = "floor-";
-/// The same of tonic's own server.
-pub const TONIC: &str = "tonic-";
+/// The same of those that have the service's connections.
+pub const BARE: &str = "bare-";
 
 /// Says that all is well, and looks nothing up.
 #[derive(Debug)]
@@ -40,12 +41,13 @@ impl Health for Nothing {
     }
 }
 
-/// Serves until the process ends.
-pub fn serve(threads: usize) -> Result<SocketAddr, Failure> {
+/// Serves on connections like the service's, until the process ends.
+pub fn serve_bare(threads: usize) -> Result<SocketAddr, Failure> {
     let listener = bind("127.0.0.1:0".parse()?)?;
     let address = listener.local_addr()?;
     let minute = Duration::from_mins(1);
     let options = ConnectionOptions {
+        clock: Clock::system(),
         keepalive: minute,
         max_age: Duration::from_hours(1),
         grace: minute,
@@ -57,13 +59,13 @@ pub fn serve(threads: usize) -> Result<SocketAddr, Failure> {
         let routes = Routes::new(HealthServer::new(Nothing)).prepare();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serving = run(listener, thread, routes, options.clone(), CancellationToken::new());
-        std::thread::Builder::new().name(format!("{NAME}{number}")).spawn(move || runtime.block_on(serving))?;
+        std::thread::Builder::new().name(format!("{BARE}{number}")).spawn(move || runtime.block_on(serving))?;
     }
     Ok(address)
 }
 
-/// The same with tonic's own server.
-pub fn serve_tonic(threads: usize) -> Result<SocketAddr, Failure> {
+/// Serves with tonic's own server, until the process ends.
+pub fn serve(threads: usize) -> Result<SocketAddr, Failure> {
     let listener = bind("127.0.0.1:0".parse()?)?;
     let address = listener.local_addr()?;
     for number in 0..threads {
@@ -74,7 +76,7 @@ pub fn serve_tonic(threads: usize) -> Result<SocketAddr, Failure> {
             Server::builder().add_service(HealthServer::new(Nothing)).serve_with_incoming(incoming).await?;
             Ok::<_, Failure>(())
         };
-        std::thread::Builder::new().name(format!("{TONIC}{number}")).spawn(move || runtime.block_on(serving))?;
+        std::thread::Builder::new().name(format!("{NAME}{number}")).spawn(move || runtime.block_on(serving))?;
     }
     Ok(address)
 }

@@ -26,7 +26,7 @@ const TWO: &str = "two_limits";
 #[derive(Debug)]
 pub struct Targets {
     pub floor: Vec<Arc<Target>>,
-    pub tonic: Vec<Arc<Target>>,
+    pub bare: Vec<Arc<Target>>,
     pub layers: Vec<Arc<Target>>,
     pub check: Vec<Arc<Target>>,
     pub consume_one: Vec<Arc<Target>>,
@@ -35,11 +35,7 @@ pub struct Targets {
 }
 
 /// Makes them.
-pub async fn targets(
-    server: &Server,
-    service: SocketAddr,
-    [floor, tonic]: [SocketAddr; 2],
-) -> Result<Targets, Failure> {
+pub async fn targets(server: &Server, service: SocketAddr, [floor, bare]: [SocketAddr; 2]) -> Result<Targets, Failure> {
     let channel = server.connect().await?;
     let mut meters = MeterServiceClient::new(channel.clone());
     for key in [ONE, TWO] {
@@ -69,7 +65,7 @@ pub async fn targets(
     let health_path = "/grpc.health.v1.Health/Check";
     let mut targets = Targets {
         floor: vec![to(floor, health_path, "", health.clone(), is_serving)],
-        tonic: vec![to(tonic, health_path, "", health.clone(), is_serving)],
+        bare: vec![to(bare, health_path, "", health.clone(), is_serving)],
         layers: vec![to(service, health_path, "", health, is_serving)],
         check: Vec::new(),
         consume_one: Vec::new(),

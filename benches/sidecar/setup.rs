@@ -60,7 +60,7 @@ const HEADERS: [(&str, &str); 24] = [
 #[derive(Debug)]
 pub struct Targets {
     pub floor: Vec<Arc<Target>>,
-    pub tonic: Vec<Arc<Target>>,
+    pub bare: Vec<Arc<Target>>,
     pub layers: Vec<Arc<Target>>,
     pub limited: Vec<Arc<Target>>,
     pub check: Vec<Arc<Target>>,
@@ -71,7 +71,7 @@ pub struct Targets {
 }
 
 /// Makes them.
-pub async fn targets(server: &Server, [floor, tonic]: [SocketAddr; 2]) -> Result<Targets, Failure> {
+pub async fn targets(server: &Server, [floor, bare]: [SocketAddr; 2]) -> Result<Targets, Failure> {
     let channel = server.connect().await?;
     let meter = v1::Meter {
         key: METER.into(),
@@ -104,7 +104,7 @@ pub async fn targets(server: &Server, [floor, tonic]: [SocketAddr; 2]) -> Result
     let health_path = "/grpc.health.v1.Health/Check";
     let mut targets = Targets {
         floor: vec![to(floor, health_path, "", health.clone(), is_good)],
-        tonic: vec![to(tonic, health_path, "", health.clone(), is_good)],
+        bare: vec![to(bare, health_path, "", health.clone(), is_good)],
         layers: vec![to(service, health_path, "", health, is_good)],
         limited: Vec::new(),
         check: Vec::new(),

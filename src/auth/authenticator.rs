@@ -17,6 +17,7 @@ use crate::auth::keys::cache::{
 };
 use crate::auth::keys::key::{LookupId, ParsedKey};
 use crate::auth::keys::kind::ApiKeyKind;
+use crate::auth::last_used::Noted;
 use crate::auth::permission::Permissions;
 use crate::auth::principal::Principal;
 use crate::auth::tokens::Tokens;
@@ -46,6 +47,8 @@ pub struct KeyFacts {
     pub labels: BTreeMap<String, String>,
     /// When it stops working.
     pub expire_time: Option<DateTime<Utc>>,
+    /// When its use was last noted.
+    pub noted: Noted,
     disabled: bool,
     revoked: bool,
     /// Which secret it has: a token that it was exchanged for counts as long as the secret does.
@@ -67,6 +70,12 @@ impl KnownKey {
     #[must_use]
     pub fn facts(&self) -> &KeyFacts {
         &self.record
+    }
+
+    /// What is known of it, and its organization.
+    #[must_use]
+    pub fn into_parts(self) -> (Known<KeyFacts>, Option<Arc<Organization>>) {
+        (self.record, self.organization)
     }
 }
 
@@ -278,6 +287,7 @@ fn record(found: FoundKey) -> Result<KeyRecord<KeyFacts>, Error> {
             allowed_ip_ranges: ip_range::stored(&found.allowed_ip_ranges)?,
             labels: serde_json::from_value(found.labels).map_err(Error::internal)?,
             expire_time: found.expire_time,
+            noted: Noted::default(),
             disabled: found.disabled,
             revoked: found.revoke_time.is_some(),
             generation: generation(&found.secret_hash),

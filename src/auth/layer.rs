@@ -9,9 +9,10 @@ use tonic::Status;
 
 use crate::about;
 use crate::auth::authenticator::bearer::Bearer;
-use crate::auth::authenticator::{Authenticator, KnownKey, Outcome};
+use crate::auth::authenticator::{Authenticator, KeyFacts, KnownKey, Outcome};
 use crate::auth::credential::{self, Search};
 use crate::auth::gate::require;
+use crate::auth::keys::cache;
 use crate::auth::last_used::LastUsed;
 use crate::auth::permission::{METHODS, Permission};
 use crate::auth::principal::{Caller, Principal};
@@ -34,8 +35,21 @@ pub const ACTING_USER: HeaderName = HeaderName::from_static("x-acting-user");
 const PUBLIC: &[&str] =
     &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
-/// Who it is, and the organization that the credential is of.
-type Known = (Arc<Principal>, Option<Arc<Organization>>);
+/// Who it is.
+struct Known {
+    principal: Arc<Principal>,
+    /// The organization that the credential is of.
+    organization: Option<Arc<Organization>>,
+    /// The key, where that is the credential.
+    key: Option<cache::Known<KeyFacts>>,
+}
+
+impl Known {
+    /// By something other than a key.
+    const fn of(principal: Arc<Principal>, organization: Option<Arc<Organization>>) -> Self {
+        Self { principal, organization, key: None }
+    }
+}
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -61,8 +75,8 @@ impl Middleware for Authenticate {
             // because a test keeps the permission table equal to the descriptors.
             return Status::unimplemented("there is no such method").into_http();
         };
-        let Arrival { http, peer, is_stream, id, .. } = &mut *request;
-        match self.caller(http.headers(), peer, Arc::clone(id), method, permission).await {
+        let Arrival { http, at, peer, is_stream, id, .. } = &mut *request;
+        match self.caller(http.headers(), peer, *at, Arc::clone(id), (method, permission)).await {
             Ok(caller) => {
                 if *is_stream {
                     let (headers, peer, request_id) = (credentials(http.headers()), peer.clone(), Arc::clone(id));
@@ -101,7 +115,8 @@ impl Renewal {
     ///
     /// Errors: what a new request with these headers would be refused for.
     pub async fn caller(&self) -> Result<Caller, Error> {
-        self.layer.caller(&self.headers, &self.peer, Arc::clone(&self.request_id), self.method, self.permission).await
+        let (at, id) = (self.layer.clock.moment(), Arc::clone(&self.request_id));
+        self.layer.caller(&self.headers, &self.peer, at, id, (self.method, self.permission)).await
     }
 }
 
@@ -118,21 +133,21 @@ impl Authenticate {
         &self,
         headers: &HeaderMap,
         peer: &Peer,
+        at: Moment,
         request_id: Arc<str>,
-        method: &'static str,
-        permission: Permission,
+        (method, permission): (&'static str, Permission),
     ) -> Result<Caller, Error> {
-        let at = self.clock.moment();
-        let (principal, organization) = match (credential(headers)?, &peer.spiffe_id) {
+        let known = match (credential(headers)?, &peer.spiffe_id) {
             // A key is what the caller chose to be known by, and a bad one is refused.
             // Boxed, as its state would be moved with every request that comes with a key.
             (Some(token), _) if Tokens::is_meant(token) => Box::pin(self.token(headers, peer, token)).await?,
             (Some(key), _) => self.key(headers, peer, key, at).await?,
             (None, Some(spiffe_id)) if self.workloads.contains(spiffe_id) => {
-                (Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() }), None)
+                Known::of(Arc::new(Principal::Workload { spiffe_id: spiffe_id.clone() }), None)
             }
             (None, _) => return Err(self.nobody()),
         };
+        let Known { principal, organization, key } = known;
         if principal.is_by_token() && (needs_key(permission) || headers.contains_key(ACTING_USER)) {
             return Err(credential::api_key_required());
         }
@@ -141,8 +156,11 @@ impl Authenticate {
             Principal::User { user_id, .. } => Some(user_id),
             _ => acting_user(headers, &principal)?,
         };
-        self.last_used.note(&principal, at.wall);
-        Ok(Caller { principal, organization, acting_user, method, permission, request_id })
+        match &key {
+            Some(facts) => self.last_used.note_key(facts, at.wall),
+            None => self.last_used.note(&principal, at.wall),
+        }
+        Ok(Caller { principal, organization, acting_user, method, permission, request_id, at })
     }
 
     /// Whose key it is.
@@ -155,7 +173,9 @@ impl Authenticate {
             about::organization(organization.organization_id.uuid());
         }
         check_place(headers, peer, &known)?;
-        Ok((Arc::clone(&known.facts().principal), known.organization))
+        let principal = Arc::clone(&known.facts().principal);
+        let (facts, organization) = known.into_parts();
+        Ok(Known { principal, organization, key: Some(facts) })
     }
 
     /// Whose token it is. What the key is bound to by now that was exchanged for it, the token is bound to as well.
@@ -164,7 +184,7 @@ impl Authenticate {
         about::organization(token.organization_id.uuid());
         let Bearer { principal, organization, key, .. } = self.authenticator.bearer(&token).await?;
         key.iter().try_for_each(|key| check_place(headers, peer, key))?;
-        Ok((principal, Some(organization)))
+        Ok(Known::of(principal, Some(organization)))
     }
 
     fn nobody(&self) -> Error {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::auth::permission::{Permission, Permissions};
+use crate::clock::Moment;
 use crate::error::Error;
 use crate::ids::{ApiKeyId, OrganizationId, PlatformKeyId, UserId};
 use crate::model::organization::Organization;
@@ -119,9 +120,16 @@ pub struct Caller {
     pub(in crate::auth) method: &'static str,
     pub(in crate::auth) permission: Permission,
     pub(in crate::auth) request_id: Arc<str>,
+    pub(in crate::auth) at: Moment,
 }
 
 impl Caller {
+    /// When the request came; of a stream, when its caller was last asked for anew.
+    #[must_use]
+    pub const fn at(&self) -> Moment {
+        self.at
+    }
+
     /// Whose credential it is.
     #[must_use]
     pub fn principal(&self) -> &Principal {

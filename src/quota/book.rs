@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::model::limit::{Fallback, Terms};
@@ -171,7 +171,8 @@ impl Book {
     pub fn decide(&mut self, now: Tick, question: Question<'_>, ask: &mut Vec<AccountKey>) -> Verdict {
         let Question { limits, as_of, amount, mode, .. } = question;
         let mut weighing = Weighing::new(question);
-        let mut stances = Vec::with_capacity(limits.len());
+        // Most meters have a few limits, which need no memory of their own.
+        let mut stances = SmallVec::<[Stance; 8]>::with_capacity(limits.len());
         for Resolved { account, applied } in limits {
             if let Some(stance) = weighing.at_once(&applied.terms) {
                 stances.push(stance);
@@ -233,7 +234,7 @@ impl Book {
                 if counter.take(now, taken) {
                     ask.push(*account);
                 }
-                charges.push(Charge { account: *account, slot: time(counter.slot_start()), amount: taken });
+                charges.push(Charge { account: *account, slot: counter.slot_start(), amount: taken });
             }
         }
         charges
@@ -243,7 +244,7 @@ impl Book {
     pub fn put_back(&mut self, charges: &[Charge]) {
         for Charge { account, slot, amount } in charges {
             if let Some(counter) = self.counters.get_mut(account) {
-                counter.put_back(slot.timestamp_micros(), *amount);
+                counter.put_back(*slot, *amount);
             }
         }
     }
@@ -296,7 +297,7 @@ impl Book {
             reserved,
             remaining: amount.saturating_sub(used),
             overage,
-            reset_time: counter.and_then(|counter| counter.reset(now)).map(time),
+            reset_time: counter.and_then(|counter| counter.reset(now)),
             denied: false,
             would_deny: false,
             alerts: limit.terms.reached(used, alerts),
@@ -371,8 +372,4 @@ impl Book {
     pub fn len(&self) -> usize {
         self.counters.len()
     }
-}
-
-fn time(ledger: LedgerTime) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(ledger).unwrap_or_default()
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::ids::{LimitId, MeterId, OrganizationId};
 use crate::model::limit::{Maker, SubjectKind, Terms, Window};
+use crate::quota::slots::LedgerTime;
 
 /// Who asks, beside the organization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -133,7 +133,7 @@ pub struct LimitView {
     /// Past the amount.
     pub overage: u64,
     /// When the calendar window ends.
-    pub reset_time: Option<DateTime<Utc>>,
+    pub reset_time: Option<LedgerTime>,
     /// It denied the decision.
     pub denied: bool,
     /// It is in shadow mode, and would have.
@@ -161,7 +161,7 @@ pub struct Charge {
     /// The account.
     pub account: AccountKey,
     /// The start of the window, or of the step of a rolling one, that it was taken from; of a rate a number of its own.
-    pub slot: DateTime<Utc>,
+    pub slot: LedgerTime,
     /// How much.
     pub amount: u64,
 }
@@ -193,7 +193,7 @@ pub struct Correction {
     /// The account.
     pub account: AccountKey,
     /// The start of the window, or of the step of a rolling one; `None`: the present one. One that is over is left as it is.
-    pub slot: Option<DateTime<Utc>>,
+    pub slot: Option<LedgerTime>,
     /// What is corrected.
     pub change: Change,
 }

@@ -108,9 +108,10 @@ impl Decisions {
     ///
     /// Errors: as [`Engine::decide`].
     pub async fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Error> {
-        let Inner { engine, reserved, outcomes, .. } = &*self.0;
-        reserved.sweep();
-        let decided = engine.decide(ask).await;
+        let Inner { engine, clock, reserved, outcomes } = &*self.0;
+        let now = clock.instant();
+        reserved.sweep(now);
+        let decided = engine.decide(ask, now).await;
         match &decided {
             Ok(decision) => outcomes.count(decision),
             Err(_) => outcomes.error.increment(1),
@@ -193,8 +194,8 @@ impl Decisions {
         settlements: &[(Reservation, u64)],
         at: DateTime<Utc>,
     ) -> Vec<Result<Settled, Error>> {
-        let Inner { engine, reserved, .. } = &*self.0;
-        reserved.sweep();
+        let Inner { engine, clock, reserved, .. } = &*self.0;
+        reserved.sweep(clock.instant());
         let is_open = |reservation: &Reservation| at < reservation.expire_time;
         let id = |reservation: &Reservation| (reservation.organization_id, reservation.id);
         let open = settlements.iter().filter(|(reservation, _)| is_open(reservation));
@@ -231,8 +232,8 @@ impl Decisions {
         subjects: Subjects,
         meter: Option<&str>,
     ) -> Result<Vec<LimitView>, Error> {
-        let Inner { engine, reserved, .. } = &*self.0;
-        reserved.sweep();
+        let Inner { engine, clock, reserved, .. } = &*self.0;
+        reserved.sweep(clock.instant());
         engine.view(permitted, subjects, meter).await
     }
 }

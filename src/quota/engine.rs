@@ -10,7 +10,6 @@ mod once;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::DateTime;
 use tokio::sync::{OnceCell, mpsc};
 use uuid::Uuid;
 
@@ -113,12 +112,12 @@ impl Engine {
         (engine, Exchanger::new(shared, queued, lifetime))
     }
 
-    /// Decides, from memory where that knows; waits for the ledger where it does not.
+    /// Decides what is asked at `now`, from memory where that knows; waits for the ledger where it does not.
     ///
     /// Errors: `METER_NOT_FOUND`; `DATABASE_UNAVAILABLE` when the limits of the organization are not known.
-    pub async fn decide(&self, ask: &Ask<'_>) -> Result<Decision, Error> {
+    pub async fn decide(&self, ask: &Ask<'_>, now: Instant) -> Result<Decision, Error> {
         let Inner { policies, shared, .. } = &*self.0;
-        let known = policies.peek(ask.organization_id, shared.clock.instant());
+        let known = policies.peek(ask.organization_id, now);
         let known =
             known.and_then(|policy| Some((policy.resolve(ask.organization_id, ask.meter, ask.subjects)?, policy)));
         let (limits, policy) = match known {
@@ -289,11 +288,10 @@ impl Engine {
                             known.overage
                         };
                         view.alerts = known.alerts;
-                        view.reset_time = known.reset.and_then(DateTime::from_timestamp_micros);
+                        view.reset_time = known.reset;
                     } else if matches!(limit.account.window, Window::Calendar(_)) {
                         // Nothing was used yet: the window is the calendar's.
-                        let end = slot(limit.account.window, now, policy.calendar).end;
-                        view.reset_time = DateTime::from_timestamp_micros(end);
+                        view.reset_time = Some(slot(limit.account.window, now, policy.calendar).end);
                     }
                     view
                 })

@@ -66,7 +66,7 @@ impl Reservation {
             bytes.extend([kind_code(subject_kind), window_code(window)]);
             bytes.extend_from_slice(subject_id.as_bytes());
             bytes.extend_from_slice(meter_id.uuid().as_bytes());
-            bytes.extend_from_slice(&charge.slot.timestamp_micros().to_be_bytes());
+            bytes.extend_from_slice(&charge.slot.to_be_bytes());
             bytes.extend_from_slice(&charge.amount.to_be_bytes());
         }
         bytes.extend_from_slice(blake3::keyed_hash(key, &bytes).as_bytes());
@@ -104,7 +104,7 @@ impl Reservation {
                 subject_id: Uuid::from_bytes(reader.take()?),
                 meter_id: MeterId::from(Uuid::from_bytes(reader.take()?)),
             };
-            let slot = DateTime::from_timestamp_micros(i64::from_be_bytes(reader.take()?))?;
+            let slot = i64::from_be_bytes(reader.take()?);
             reservation.charges.push(Charge { account, slot, amount: u64::from_be_bytes(reader.take()?) });
         }
         Some(reservation)
@@ -213,7 +213,7 @@ mod tests {
                     meter_id: Uuid::from_u128(meter).into(),
                     window,
                 };
-                Charge { account, slot: DateTime::from_timestamp_micros(slot).unwrap(), amount }
+                Charge { account, slot, amount }
             },
         )
     }

@@ -65,9 +65,8 @@ impl Reserved {
         self.look_next(&open);
     }
 
-    /// Lets go of those that can no longer be settled. Cheap when there are none.
-    pub fn sweep(&self) {
-        let now = self.clock.instant();
+    /// Lets go of those that can no longer be settled at `now`. Cheap when there are none.
+    pub fn sweep(&self, now: Instant) {
         if self.since_began(now) < self.next.load(Ordering::Relaxed) {
             return;
         }

@@ -2,6 +2,7 @@
 //! of which all count that end within the length of the window; a lifetime is a single one. Pure.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, TimeDelta, Timelike as _, Utc};
 use chrono_tz::Tz;
@@ -17,6 +18,12 @@ pub const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
+
+/// How long it is until `end`; nothing when that has passed.
+#[must_use]
+pub fn until(end: LedgerTime, now: DateTime<Utc>) -> Duration {
+    Duration::from_micros(u64::try_from(end.saturating_sub(now.timestamp_micros())).unwrap_or(0))
+}
 
 /// The end of what does not end: the year 9999, which every clock and every date can say.
 pub const NEVER: LedgerTime = 253_370_764_800 * SECOND;

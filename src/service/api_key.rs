@@ -27,6 +27,7 @@ use crate::repository::api_key::{self, Narrow};
 use crate::repository::scope::TenantScope;
 use crate::service::convert::api_key as convert;
 use crate::service::{Shared, convert::mask, idempotency, open};
+use crate::transport::dispatch::Direct;
 
 use self::verification::Wanted;
 
@@ -215,9 +216,27 @@ impl ApiKeyService for ApiKeys {
     }
 }
 
+/// `VerifyApiKey`, answered directly.
+#[derive(Debug)]
+pub struct VerifyApiKey(pub Arc<ApiKeys>);
+
+impl Direct for VerifyApiKey {
+    const PATH: &'static str = "/tenancy.v1.ApiKeyService/VerifyApiKey";
+    type Request = v1::VerifyApiKeyRequest;
+    type Reply = v1::VerifyApiKeyResponse;
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        request: v1::VerifyApiKeyRequest,
+    ) -> Result<v1::VerifyApiKeyResponse, Error> {
+        self.0.verify(caller, &request).await
+    }
+}
+
 impl ApiKeys {
     /// Whether a key is good.
-    pub(super) async fn verify(
+    async fn verify(
         &self,
         caller: &Caller,
         request: &v1::VerifyApiKeyRequest,
@@ -226,13 +245,13 @@ impl ApiKeys {
         let wanted = Wanted::read(&request.permission, &request.origin, &request.client_ip)?;
         let sight = self.shared.gate.sight(caller).await?;
 
-        let at = self.shared.clock.moment();
+        let at = caller.at();
         let outcome = self.authenticator.verify(&request.api_key, at).await?;
         let reply = verification::reply(&outcome, wanted, sight);
         if let Outcome::Valid(key) = &outcome
             && reply.code() == v1::VerificationCode::Valid
         {
-            self.last_used.note(&key.facts().principal, at.wall);
+            self.last_used.note_key(key.facts(), at.wall);
         }
         Ok(reply)
     }

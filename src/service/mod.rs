@@ -53,7 +53,7 @@ use crate::proto::v1::user_service_server::UserServiceServer;
 use crate::quota::decisions::Decisions;
 use crate::repository::allowance::Allowance;
 use crate::repository::database::Database;
-use crate::service::api_key::ApiKeys;
+use crate::service::api_key::{ApiKeys, VerifyApiKey};
 use crate::service::audit_event::Audit;
 use crate::service::invitation::Invitations;
 use crate::service::limit::Limits;
@@ -62,12 +62,12 @@ use crate::service::meter::Meters;
 use crate::service::organization::Organizations;
 use crate::service::permission::PermissionsOf;
 use crate::service::plan::Plans;
-use crate::service::quota::Quotas;
+use crate::service::quota::{CheckQuota, ConsumeQuota, Quotas};
 use crate::service::rate_limit_domain::RateLimitDomains;
 use crate::service::role::Roles;
 use crate::service::team::Teams;
 use crate::service::token::TokensOf;
-use crate::service::usage::Usage;
+use crate::service::usage::{RecordUsage, Usage};
 use crate::service::user::Users;
 use crate::transport::dispatch::Services;
 
@@ -156,18 +156,10 @@ pub fn services(
         .add_service(UserServiceServer::new(Users { shared, allowance: organizations }));
     // What is asked with every request of the platform.
     services
-        .directly("/tenancy.v1.ApiKeyService/VerifyApiKey", &keys, async |keys, caller, request| {
-            Ok(keys.verify(&caller, &request).await?)
-        })
-        .directly("/tenancy.v1.QuotaService/CheckQuota", &quotas, async |quotas, caller, request| {
-            Ok(quotas.check(&caller, &request).await?)
-        })
-        .directly("/tenancy.v1.QuotaService/ConsumeQuota", &quotas, async |quotas, caller, request| {
-            Ok(quotas.consume(&caller, &request).await?)
-        })
-        .directly("/tenancy.v1.UsageService/RecordUsage", &usage, async |usage, caller, request| {
-            Ok(usage.record(&caller, request).await?)
-        });
+        .directly(VerifyApiKey(keys))
+        .directly(CheckQuota(Arc::clone(&quotas)))
+        .directly(ConsumeQuota(quotas))
+        .directly(RecordUsage(usage));
     Ok(services)
 }
 

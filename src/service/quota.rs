@@ -16,11 +16,13 @@ use crate::metering::catalog::Catalog;
 use crate::metering::recorder::Recorder;
 use crate::proto::v1;
 use crate::proto::v1::quota_service_server::QuotaService;
-use crate::quota::decision::Mode;
+use crate::quota::decision::{Decision, Mode};
 use crate::quota::decisions::Decisions;
 use crate::service::convert::quota::{self as convert, reply};
+use crate::service::quota::consume::Consumed;
 use crate::service::quota::decider::{Decider, Guest};
 use crate::service::{Shared, open};
+use crate::transport::dispatch::Direct;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -38,26 +40,45 @@ impl Quotas {
     }
 
     /// Whether it would pass.
-    pub(super) async fn check(
-        &self,
-        caller: &Caller,
-        request: &v1::CheckQuotaRequest,
-    ) -> Result<v1::CheckQuotaResponse, Error> {
+    async fn check(&self, caller: &Caller, request: &v1::CheckQuotaRequest) -> Result<Decision, Error> {
         let question = convert::check(request)?;
         let permitted = self.shared.gate.tenant(caller, &request.organization_id).await?;
-        let decision = self.decider.decide(&Guest::new(caller, &permitted), &question, Mode::Check).await?;
-        Ok(v1::CheckQuotaResponse { decision: Some(reply::decision(decision)) })
+        self.decider.decide(&Guest::new(caller, &permitted), &question, Mode::Check).await
     }
 
     /// Consumes.
-    pub(super) async fn consume(
-        &self,
-        caller: &Caller,
-        request: &v1::ConsumeQuotaRequest,
-    ) -> Result<v1::ConsumeQuotaResponse, Error> {
+    async fn consume(&self, caller: &Caller, request: &v1::ConsumeQuotaRequest) -> Result<Consumed, Error> {
         let consumption = convert::consumption(request)?;
         let permitted = self.shared.gate.tenant(caller, &request.organization_id).await?;
         self.decider.consume(&Guest::new(caller, &permitted), request, &consumption, None).await
+    }
+}
+
+/// `CheckQuota`, answered directly.
+#[derive(Debug)]
+pub struct CheckQuota(pub Arc<Quotas>);
+
+impl Direct for CheckQuota {
+    const PATH: &'static str = "/tenancy.v1.QuotaService/CheckQuota";
+    type Request = v1::CheckQuotaRequest;
+    type Reply = Decision;
+
+    async fn answer(&self, caller: &Caller, request: v1::CheckQuotaRequest) -> Result<Decision, Error> {
+        self.0.check(caller, &request).await
+    }
+}
+
+/// `ConsumeQuota`, answered directly.
+#[derive(Debug)]
+pub struct ConsumeQuota(pub Arc<Quotas>);
+
+impl Direct for ConsumeQuota {
+    const PATH: &'static str = "/tenancy.v1.QuotaService/ConsumeQuota";
+    type Request = v1::ConsumeQuotaRequest;
+    type Reply = Consumed;
+
+    async fn answer(&self, caller: &Caller, request: v1::ConsumeQuotaRequest) -> Result<Consumed, Error> {
+        self.0.consume(caller, &request).await
     }
 }
 
@@ -68,7 +89,8 @@ impl QuotaService for Quotas {
         request: Request<v1::CheckQuotaRequest>,
     ) -> Result<Response<v1::CheckQuotaResponse>, Status> {
         let (caller, request) = open(request)?;
-        Ok(Response::new(self.check(&caller, &request).await?))
+        let decision = self.check(&caller, &request).await?;
+        Ok(Response::new(v1::CheckQuotaResponse { decision: Some(reply::decision(decision)) }))
     }
 
     async fn consume_quota(
@@ -76,7 +98,7 @@ impl QuotaService for Quotas {
         request: Request<v1::ConsumeQuotaRequest>,
     ) -> Result<Response<v1::ConsumeQuotaResponse>, Status> {
         let (caller, request) = open(request)?;
-        Ok(Response::new(self.consume(&caller, &request).await?))
+        Ok(Response::new(self.consume(&caller, &request).await?.into()))
     }
 
     async fn reserve_quota(

@@ -31,6 +31,7 @@ use crate::service::convert::usage::{self as convert, query};
 use crate::service::usage::intake::{Batch, Intake};
 use crate::service::usage::stream::Session;
 use crate::service::{Shared, open};
+use crate::transport::dispatch::Direct;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -51,14 +52,24 @@ impl Usage {
     }
 
     /// Records events.
-    pub(super) async fn record(
-        &self,
-        caller: &Caller,
-        request: v1::RecordUsageRequest,
-    ) -> Result<v1::RecordUsageResponse, Error> {
+    async fn record(&self, caller: &Caller, request: v1::RecordUsageRequest) -> Result<v1::RecordUsageResponse, Error> {
         let mut batch = Batch::read(request.organization_id, request.events)?;
         self.intake().record(caller, &mut batch).await;
         Ok(v1::RecordUsageResponse { results: batch.reply()? })
+    }
+}
+
+/// `RecordUsage`, answered directly.
+#[derive(Debug)]
+pub struct RecordUsage(pub Arc<Usage>);
+
+impl Direct for RecordUsage {
+    const PATH: &'static str = "/tenancy.v1.UsageService/RecordUsage";
+    type Request = v1::RecordUsageRequest;
+    type Reply = v1::RecordUsageResponse;
+
+    async fn answer(&self, caller: &Caller, request: v1::RecordUsageRequest) -> Result<v1::RecordUsageResponse, Error> {
+        self.0.record(caller, request).await
     }
 }
 

@@ -28,9 +28,9 @@ use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::Shared;
 use crate::sidecar::access_log::{AccessLogs, Deliveries};
-use crate::sidecar::authz::{Authz, Identities};
+use crate::sidecar::authz::{Authz, Check, Identities};
 use crate::sidecar::pending::Pending;
-use crate::sidecar::ratelimit::RateLimits;
+use crate::sidecar::ratelimit::{RateLimits, ShouldRateLimit};
 use crate::sidecar::rlqs::RateLimitQuotas;
 use crate::sidecar::seldom::Seldom;
 use crate::transport::dispatch::Services;
@@ -81,13 +81,5 @@ pub fn mount(services: &mut Services, ingredients: Ingredients) {
     });
     services.add_service(AuthorizationServer::from_arc(Arc::clone(&authz)));
     // What is asked with every request of an Envoy.
-    services
-        .directly("/envoy.service.auth.v3.Authorization/Check", &authz, async |authz, caller, request| {
-            Ok(authz.answer(&caller, request).await?)
-        })
-        .directly(
-            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
-            &limits,
-            async |limits, caller, request| Ok(limits.answer(&caller, &request).await?),
-        );
+    services.directly(Check(authz)).directly(ShouldRateLimit(limits));
 }

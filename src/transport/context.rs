@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use metrics::{Counter, Histogram, Unit, counter, histogram};
@@ -76,15 +77,15 @@ impl Middleware for RequestContext {
     async fn handle<N: Next>(&self, mut request: Request, next: &N) -> Response {
         let meters = request.method.and_then(|method| self.methods.get(method)).unwrap_or(&self.others);
         let streams = request.is_stream;
-        let (id, header) = self.request_id(request.http.headers());
+        let (id, header) = request_id(request.http.headers(), request.at.wall);
         request.id = Arc::clone(&id);
         let about = About::new(meters.method, id);
 
-        let start = self.clock.instant();
+        let came = request.at.instant;
         // Pinned here, so that it is not moved into the future around it.
         let work = std::pin::pin!(next.run(request));
         let mut response = Arc::clone(&about).scope(work).await;
-        let elapsed = self.clock.instant().saturating_duration_since(start);
+        let elapsed = self.clock.instant().saturating_duration_since(came);
         meters.seconds.record(elapsed.as_secs_f64());
         match Status::from_header_map(response.headers()) {
             Some(status) => meters.count(&status, &about),
@@ -127,25 +128,23 @@ impl Drop for Outcome {
     }
 }
 
-impl RequestContext {
-    /// The caller's `x-request-id` where that is 1 to 128 visible ASCII characters, else a new UUID; and the header that
-    /// tells it.
-    fn request_id(&self, headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
-        let (id, mut header) = Self::told(headers).unwrap_or_else(|| {
-            let mut text = Uuid::encode_buffer();
-            let id = &*ids::fleeting(self.clock.now()).hyphenated().encode_lower(&mut text);
-            (Arc::from(id), HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")))
-        });
-        // Not as it were a secret, but so that HPACK does not put what never comes again into its table, where it costs
-        // both ends, and pushes out what does.
-        header.set_sensitive(true);
-        (id, header)
-    }
+/// The caller's `x-request-id` where that is 1 to 128 visible ASCII characters, else a new UUID; and the header that
+/// tells it.
+fn request_id(headers: &HeaderMap, now: DateTime<Utc>) -> (Arc<str>, HeaderValue) {
+    let (id, mut header) = told(headers).unwrap_or_else(|| {
+        let mut text = Uuid::encode_buffer();
+        let id = &*ids::fleeting(now).hyphenated().encode_lower(&mut text);
+        (Arc::from(id), HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")))
+    });
+    // Not as it were a secret, but so that HPACK does not put what never comes again into its table, where it costs
+    // both ends, and pushes out what does.
+    header.set_sensitive(true);
+    (id, header)
+}
 
-    fn told(headers: &HeaderMap) -> Option<(Arc<str>, HeaderValue)> {
-        let header = headers.get(REQUEST_ID)?;
-        let id = header.to_str().ok()?;
-        let is_fit = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-        is_fit.then(|| (Arc::from(id), header.clone()))
-    }
+fn told(headers: &HeaderMap) -> Option<(Arc<str>, HeaderValue)> {
+    let header = headers.get(REQUEST_ID)?;
+    let id = header.to_str().ok()?;
+    let is_fit = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_fit.then(|| (Arc::from(id), header.clone()))
 }

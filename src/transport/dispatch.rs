@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -17,31 +18,70 @@ use tonic::server::NamedService;
 
 use crate::auth::permission::{METHODS, Permission};
 use crate::auth::principal::Caller;
+use crate::error::Error;
+use crate::proto::reply::Reply;
 use crate::transport::middleware::{self, Arrival, Next, Response};
 use crate::transport::unary;
 
 /// A service. It finds the caller in the extensions of its request.
 type Call = Arc<dyn Fn(http::Request<Body>) -> BoxFuture<Response, Infallible> + Send + Sync>;
 
-/// A method that is answered directly.
-type DirectCall = Arc<dyn Fn(http::Request<Body>, Caller) -> BoxFuture<Response, Infallible> + Send + Sync>;
+/// A unary method that is answered from memory, where the way to it would cost more than the answer.
+pub trait Direct: Send + Sync + 'static {
+    /// The path of its RPC.
+    const PATH: &'static str;
+    /// What is asked.
+    type Request: Message + Default;
+    /// What is answered.
+    type Reply: Reply + Send;
+
+    /// Answers as the service itself would.
+    fn answer(
+        &self,
+        caller: &Caller,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<Self::Reply, Error>> + Send;
+}
+
+/// The same, whichever it is. Borrowed for the answer: a count of who has it would be contended by all threads.
+trait DirectCall: Send + Sync {
+    fn call(&self, request: http::Request<Body>, caller: Caller) -> future::BoxFuture<'_, Response>;
+}
+
+/// A direct method, and its service for what comes otherwise.
+struct Directly<D> {
+    direct: D,
+    otherwise: Call,
+}
+
+impl<D: Direct> DirectCall for Directly<D> {
+    fn call(&self, request: http::Request<Body>, caller: Caller) -> future::BoxFuture<'_, Response> {
+        Box::pin(async move {
+            match unary::read(request).await {
+                Ok(Ok(message)) => unary::reply(self.direct.answer(&caller, message).await.map_err(Status::from)),
+                Ok(Err(status)) => status.into_http(),
+                Err(request) => served((self.otherwise)(sent_by(*request, Some(caller))).await),
+            }
+        })
+    }
+}
 
 /// Every service, by its name, and the methods that are answered directly, in the places of [`METHODS`].
 #[derive(Clone)]
 pub struct Dispatch {
     services: Arc<HashMap<&'static str, Call>>,
-    methods: Arc<[Option<DirectCall>]>,
+    methods: Arc<[Option<Box<dyn DirectCall>>]>,
 }
 
 /// A [`Dispatch`] that takes more services.
 pub struct Services {
     services: HashMap<&'static str, Call>,
-    methods: Vec<Option<DirectCall>>,
+    methods: Vec<Option<Box<dyn DirectCall>>>,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { services: HashMap::new(), methods: vec![None; METHODS.len()] }
+        Self { services: HashMap::new(), methods: METHODS.iter().map(|_| None).collect() }
     }
 }
 
@@ -64,35 +104,13 @@ impl Services {
         self
     }
 
-    /// Has a unary method of a registered service answered directly where its call comes as calls do ([`unary`]), for what
-    /// is answered from memory; `method` calls what the service itself would.
-    pub fn directly<S, T, U, F>(
-        &mut self,
-        path: &'static str,
-        service: &Arc<S>,
-        method: impl Fn(Arc<S>, Caller, T) -> F + Send + Sync + 'static,
-    ) -> &mut Self
-    where
-        S: Send + Sync + 'static,
-        T: Message + Default + 'static,
-        U: Message,
-        F: Future<Output = Result<U, Status>> + Send,
-    {
-        debug_assert!(Permission::position(path).is_some(), "{path} is no RPC");
-        let Some(otherwise) = service_of(path).and_then(|name| self.services.get(name)).cloned() else { return self };
-        let (service, method) = (Arc::clone(service), Arc::new(method));
-        let call: DirectCall = Arc::new(move |request, caller| {
-            let (service, method, otherwise) = (Arc::clone(&service), Arc::clone(&method), Arc::clone(&otherwise));
-            Box::pin(async move {
-                match unary::read(request).await {
-                    Ok(Ok(message)) => Ok(unary::reply(method(service, caller, message).await)),
-                    Ok(Err(status)) => Ok(status.into_http()),
-                    Err(request) => otherwise(sent_by(*request, Some(caller))).await,
-                }
-            })
-        });
-        if let Some(place) = Permission::position(path).and_then(|position| self.methods.get_mut(position)) {
-            *place = Some(call);
+    /// Has a method of a registered service answered directly where its call comes as calls do ([`unary`]).
+    pub fn directly<D: Direct>(&mut self, direct: D) -> &mut Self {
+        let otherwise = service_of(D::PATH).and_then(|name| self.services.get(name)).cloned();
+        let place = Permission::position(D::PATH).and_then(|position| self.methods.get_mut(position));
+        debug_assert!(otherwise.is_some() && place.is_some(), "{} is no RPC", D::PATH);
+        if let (Some(otherwise), Some(place)) = (otherwise, place) {
+            *place = Some(Box::new(Directly { direct, otherwise }));
         }
         self
     }
@@ -108,17 +126,21 @@ impl Next for Dispatch {
     async fn run(&self, request: middleware::Request) -> Response {
         let Arrival { http, method, caller, .. } = *request;
         let direct = method.and_then(|method| self.methods.get(method)?.as_ref());
-        let answered = match (direct, caller) {
-            (Some(call), Some(caller)) => call(http, caller),
+        match (direct, caller) {
+            (Some(direct), Some(caller)) => direct.call(http, caller).await,
             (_, caller) => match service_of(http.uri().path()).and_then(|name| self.services.get(name)) {
-                Some(call) => call(sent_by(http, caller)),
-                None => return Status::unimplemented("there is no such service").into_http(),
+                Some(call) => served(call(sent_by(http, caller)).await),
+                None => Status::unimplemented("there is no such service").into_http(),
             },
-        };
-        match answered.await {
-            Ok(response) => response,
-            Err(never) => match never {},
         }
+    }
+}
+
+/// What a service answered: it never fails otherwise.
+fn served(answered: Result<Response, Infallible>) -> Response {
+    match answered {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

@@ -12,6 +12,7 @@ use tower::{Layer, Service};
 
 use crate::auth::permission::Permission;
 use crate::auth::principal::Caller;
+use crate::clock::Moment;
 use crate::transport::peer::Peer;
 use crate::transport::stream::is_stream;
 
@@ -25,6 +26,8 @@ pub struct Arrival {
     pub http: http::Request<Body>,
     /// Where in [`METHODS`](crate::auth::permission::METHODS) its RPC is; `None` for what is no RPC of ours.
     pub method: Option<usize>,
+    /// When it came.
+    pub at: Moment,
     /// Who is at the other end of its connection.
     pub peer: Peer,
     /// Whether its reply is a stream.
@@ -38,10 +41,10 @@ pub struct Arrival {
 impl Arrival {
     /// A request as it came in.
     #[must_use]
-    pub fn new(http: http::Request<Body>, peer: Peer) -> Box<Self> {
+    pub fn new(http: http::Request<Body>, peer: Peer, at: Moment) -> Box<Self> {
         let path = http.uri().path();
         let (method, is_stream) = (Permission::position(path), is_stream(path));
-        Box::new(Self { http, method, peer, is_stream, id: Arc::default(), caller: None })
+        Box::new(Self { http, method, at, peer, is_stream, id: Arc::default(), caller: None })
     }
 }
 

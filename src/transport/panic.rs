@@ -51,6 +51,7 @@ mod tests {
     use tower::{Layer as _, service_fn};
 
     use super::*;
+    use crate::clock::Clock;
     use crate::transport::middleware::{Around, Arrival};
     use crate::transport::peer::Peer;
 
@@ -65,7 +66,7 @@ mod tests {
         });
         let mut request = http::Request::new(Body::empty());
         *request.uri_mut() = path.parse().unwrap();
-        Around(CatchPanic).layer(service).run(Arrival::new(request, Peer::default())).await
+        Around(CatchPanic).layer(service).run(Arrival::new(request, Peer::default(), Clock::system().moment())).await
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::RngExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,16 +17,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use crate::clock::Clock;
 use crate::deadline::Ending;
 use crate::transport::body::ReadToEnd;
 use crate::transport::io::Collecting;
 use crate::transport::middleware::{Arrival, Next};
 use crate::transport::peer::Peer;
+use crate::transport::requests::Requests;
 use crate::transport::tls::Tls;
 
 /// How connections are treated.
 #[derive(Clone, Debug)]
 pub struct ConnectionOptions {
+    /// When requests come.
+    pub clock: Clock,
     /// How often a silent connection is pinged, and how long the answer may take.
     pub keepalive: Duration,
     /// When a connection is asked to go away, so that load spreads over new replicas; a tenth more or less, so that
@@ -201,9 +205,10 @@ async fn serve(
     let ending = Ending::default();
     let told = ending.clone();
     // The connection's own: counting those of all threads would have them wait for each other, with every request.
-    let service = Arc::new(service);
+    let (service, clock) = (Arc::new(service), options.clock.clone());
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let mut request = Arrival::new(request.map(|body| Body::new(ReadToEnd::new(body))), peer.clone());
+        let mut request =
+            Arrival::new(request.map(|body| Body::new(ReadToEnd::new(body))), peer.clone(), clock.moment());
         if request.is_stream {
             request.http.extensions_mut().insert(told.clone());
         }
@@ -211,8 +216,9 @@ async fn serve(
         // Boxed: hyper moves what it is given several times, and this is some kilobytes. Measured, a tenth of a decision.
         Box::pin(async move { Ok::<_, Infallible>(service.run(request).await) })
     });
+    let requests = Requests::default();
     let mut connection = std::pin::pin!(
-        http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(requests.clone())
             .timer(TokioTimer::new())
             // Nobody reads it in gRPC.
             .auto_date_header(false)
@@ -228,13 +234,13 @@ async fn serve(
     let jitter = rand::rng().random_range(0.9..1.1);
     let age = options.max_age.mul_f64(jitter);
     tokio::select! {
-        outcome = connection.as_mut() => return ended(outcome),
+        outcome = requests.drive(connection.as_mut()) => return ended(outcome),
         () = tokio::time::sleep(age) => {}
         () = shutdown.cancelled() => {}
     }
     ending.0.cancel();
     connection.as_mut().graceful_shutdown();
-    if let Ok(outcome) = tokio::time::timeout(options.grace, connection).await {
+    if let Ok(outcome) = tokio::time::timeout(options.grace, requests.drive(connection)).await {
         ended(outcome);
     } else {
         tracing::warn!("a connection was cut off: its requests did not end in time");

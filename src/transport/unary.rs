@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::{StreamExt as _, stream};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame};
 use prost::Message;
@@ -19,6 +19,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
+use crate::proto::reply::Reply;
 use crate::transport::middleware::Response;
 
 /// What goes before a message: whether it is compressed, and its length.
@@ -28,7 +29,7 @@ const PREFIX: usize = 5;
 const LONGEST: usize = 4 << 20;
 
 /// The header that says how messages are compressed.
-const ENCODING: &str = "grpc-encoding";
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// A call that is out of the ordinary, as it came.
 pub type Otherwise = http::Request<Body>;
@@ -62,27 +63,26 @@ fn message(frame: &Bytes) -> Option<Bytes> {
 }
 
 /// The reply to a call.
-pub fn reply<U: Message>(outcome: Result<U, Status>) -> Response {
+pub fn reply(outcome: Result<impl Reply, Status>) -> Response {
     let message = match outcome {
         Ok(message) => message,
         Err(status) => return status.into_http(),
     };
-    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(PREFIX + message.room());
+    frame.put_bytes(0, PREFIX);
+    message.write(&mut frame);
     // Longer than four gigabytes is no message that anybody could have made here.
-    let Ok(prefix) = u32::try_from(length) else {
+    let Ok(length) = u32::try_from(frame.len() - PREFIX) else {
         return Status::out_of_range("the reply is too long").into_http();
     };
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
-    frame.put_u8(0);
-    frame.put_u32(prefix);
-    message.encode_raw(&mut frame);
-    let mut response = http::Response::new(Body::new(Reply(Left::Message(frame.freeze()))));
+    frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    let mut response = http::Response::new(Body::new(Replied(Left::Message(frame.freeze()))));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
 
 /// The body of a reply.
-struct Reply(Left);
+struct Replied(Left);
 
 /// What is left of it.
 enum Left {
@@ -91,7 +91,7 @@ enum Left {
     Nothing,
 }
 
-impl hyper::body::Body for Reply {
+impl hyper::body::Body for Replied {
     type Data = Bytes;
     type Error = Status;
 
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(Status::from_header_map(trailers).unwrap().code(), tonic::Code::Ok);
         let bytes = body.to_bytes();
         assert_eq!(bytes, framed(0, bytes.len() - PREFIX, &sent.encode_to_vec()));
-        let refused = reply::<Info>(Err(Status::not_found("nobody")));
+        let refused = reply(Err::<Info, _>(Status::not_found("nobody")));
         assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), tonic::Code::NotFound);
     }
 }

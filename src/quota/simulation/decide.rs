@@ -144,7 +144,7 @@ impl World {
                 self.fail(format!("a{account} was charged {charged} for {decision:?}"));
             }
             let Some(charge) = charge else { continue };
-            let slot = charge.slot.timestamp_micros();
+            let slot = charge.slot;
             let admission = Admission { at: self.now, slot, amount: charge.amount, is_unsettled: waiting.repents };
             let record = &mut self.records[account];
             taken.push((account, record.admissions.len()));

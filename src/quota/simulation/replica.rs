@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::DateTime;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -254,8 +253,7 @@ impl World {
             let admission = &mut self.records[*account].admissions[*place];
             admission.is_unsettled = false;
             let amount = std::mem::take(&mut admission.amount);
-            let slot = DateTime::from_timestamp_micros(admission.slot).unwrap();
-            given.push(Charge { account: self.keys[*account], slot, amount });
+            given.push(Charge { account: self.keys[*account], slot: admission.slot, amount });
         }
         self.trace(|| format!("r{replica} puts back {given:?}"));
         self.replicas[replica].book.put_back(&given);

@@ -88,7 +88,7 @@ async fn correct(
     for (key, correction) in corrections {
         // An account that the ledger does not know has nothing to be corrected.
         if let Some(account) = locked.accounts.get_mut(&key) {
-            account.correct(locked.now, correction.slot.map(|slot| slot.timestamp_micros()), correction.change);
+            account.correct(locked.now, correction.slot, correction.change);
         }
     }
     if !locked.accounts.is_empty() {

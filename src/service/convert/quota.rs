@@ -2,6 +2,7 @@
 //! microseconds, and copies would be a good part of them.
 
 pub mod reply;
+mod written;
 
 use std::time::Duration;
 

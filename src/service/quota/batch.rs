@@ -69,7 +69,7 @@ impl Quotas {
             let consumed = async {
                 let consumption = convert::consumption(request)?;
                 let guest = Guest::new(caller, admissions.of(&request.organization_id)?);
-                self.decider.consume(&guest, request, &consumption, decided).await
+                self.decider.consume(&guest, request, &consumption, decided).await.map(v1::ConsumeQuotaResponse::from)
             };
             match consumed.await {
                 Ok(v1::ConsumeQuotaResponse { decision, event }) => {

@@ -1,6 +1,7 @@
 //! Consumption that is safe to retry: by an operation id, in memory or in the ledger, or by the event that it carries.
 
 use prost::Message as _;
+use prost::bytes::BytesMut;
 use tokio::sync::oneshot;
 
 use crate::auth::gate;
@@ -8,6 +9,7 @@ use crate::auth::permission::Permission;
 use crate::error::Error;
 use crate::metering::recorder::{Draft, Fate};
 use crate::model::usage::Quantity;
+use crate::proto::reply::Reply;
 use crate::proto::v1;
 use crate::quota::decision::{Charge, Decision, LimitView, Operation, Recorded};
 use crate::quota::operations::{Family, Name, Once, RequestHash, reused};
@@ -18,6 +20,40 @@ use crate::service::quota::decider::{Decider, Guest, is_unknown};
 /// Dropped once the decision is made, and before its event or operation is written: the next of a batch may decide then.
 pub type Decided = Option<oneshot::Sender<()>>;
 
+/// What came of a consumption.
+#[derive(Clone, Debug)]
+pub enum Consumed {
+    /// A decision from memory, and nothing else.
+    Plainly(Decision),
+    /// What may be repeated, or has an event.
+    Carefully(v1::ConsumeQuotaResponse),
+}
+
+impl From<Consumed> for v1::ConsumeQuotaResponse {
+    fn from(consumed: Consumed) -> Self {
+        match consumed {
+            Consumed::Plainly(decision) => answer(decision, None),
+            Consumed::Carefully(reply) => reply,
+        }
+    }
+}
+
+impl Reply for Consumed {
+    fn room(&self) -> usize {
+        match self {
+            Self::Plainly(decision) => decision.room(),
+            Self::Carefully(reply) => reply.room(),
+        }
+    }
+
+    fn write(&self, into: &mut BytesMut) {
+        match self {
+            Self::Plainly(decision) => decision.write(into),
+            Self::Carefully(reply) => reply.write(into),
+        }
+    }
+}
+
 impl Decider {
     /// Consumes. `request` is what `consumption` was read from.
     pub async fn consume(
@@ -26,12 +62,12 @@ impl Decider {
         request: &v1::ConsumeQuotaRequest,
         consumption: &Consumption<'_>,
         decided: Decided,
-    ) -> Result<v1::ConsumeQuotaResponse, Error> {
+    ) -> Result<Consumed, Error> {
         if consumption.operation_id.is_empty() && consumption.event.is_none() {
-            return self.consume_plainly(guest, consumption, decided).await;
+            return self.consume_plainly(guest, consumption, decided).await.map(Consumed::Plainly);
         }
         // Boxed: it is the larger part, and would be moved with every consumption that has nothing of it.
-        Box::pin(self.consume_carefully(guest, request, consumption, decided)).await
+        Box::pin(self.consume_carefully(guest, request, consumption, decided)).await.map(Consumed::Carefully)
     }
 
     async fn consume_plainly(
@@ -39,10 +75,10 @@ impl Decider {
         guest: &Guest<'_>,
         consumption: &Consumption<'_>,
         decided: Decided,
-    ) -> Result<v1::ConsumeQuotaResponse, Error> {
+    ) -> Result<Decision, Error> {
         let decision = self.decide(guest, &consumption.question, consumption.mode).await?;
         drop(decided);
-        Ok(answer(decision, None))
+        Ok(decision)
     }
 
     async fn consume_carefully(
@@ -129,7 +165,7 @@ impl Decider {
         decided: Decided,
     ) -> Result<v1::ConsumeQuotaResponse, Error> {
         let Some((draft, event_id)) = &consumption.event else {
-            return self.consume_plainly(guest, consumption, decided).await;
+            return Ok(answer(self.consume_plainly(guest, consumption, decided).await?, None));
         };
         let (organization_id, amount) = (guest.organization_id(), consumption.question.amount);
         let draft = self.with_quantity(guest, draft.clone(), amount).await?;
@@ -244,7 +280,6 @@ fn not_recorded(fate: Fate, event_id: &str) -> Error {
 mod tests {
     use std::sync::Arc;
 
-    use chrono::DateTime;
     use uuid::Uuid;
 
     use super::*;
@@ -290,7 +325,7 @@ mod tests {
                 meter_id: id.into(),
                 window: Window::Lifetime,
             };
-            Charge { account, slot: DateTime::UNIX_EPOCH, amount: 5 }
+            Charge { account, slot: 0, amount: 5 }
         };
         let mut limits = vec![view];
         give_back(&mut limits, &[charge(other)]);

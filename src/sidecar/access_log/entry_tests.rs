@@ -30,7 +30,7 @@ fn admission(settle: Option<&str>, record: &str) -> Admission {
             id: ids::v7(now),
             expire_time: now,
             amount: 5,
-            charges: vec![Charge { account, slot: now, amount: 5 }],
+            charges: vec![Charge { account, slot: now.timestamp_micros(), amount: 5 }],
         },
         api_key: Some(Uuid::from_u128(2)),
         user: None,

@@ -38,6 +38,7 @@ use crate::service::{Shared, open};
 use crate::sidecar::admission::Admission;
 use crate::sidecar::pending::Pending;
 use crate::sidecar::seldom::Seldom;
+use crate::transport::dispatch::Direct;
 
 use self::denial::Denial;
 pub use self::identities::Identities;
@@ -65,6 +66,20 @@ pub struct Authz {
     pub warnings: Seldom,
 }
 
+/// `Check`, answered directly.
+#[derive(Debug)]
+pub struct Check(pub Arc<Authz>);
+
+impl Direct for Check {
+    const PATH: &'static str = "/envoy.service.auth.v3.Authorization/Check";
+    type Request = CheckRequest;
+    type Reply = CheckResponse;
+
+    async fn answer(&self, caller: &Caller, request: CheckRequest) -> Result<CheckResponse, Error> {
+        self.0.answer(caller, request).await
+    }
+}
+
 #[tonic::async_trait]
 impl Authorization for Authz {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
@@ -75,11 +90,11 @@ impl Authorization for Authz {
 
 impl Authz {
     /// Whether a request may pass.
-    pub(super) async fn answer(&self, caller: &Caller, request: CheckRequest) -> Result<CheckResponse, Error> {
+    async fn answer(&self, caller: &Caller, request: CheckRequest) -> Result<CheckResponse, Error> {
         let sight = self.shared.gate.sight(caller).await?;
         let attributes: AttributeContext = request.attributes.unwrap_or_default();
         let waiting = Waiting::new(&attributes);
-        let reply = match self.judge(&waiting, sight).await {
+        let reply = match self.judge(&waiting, sight, caller.at()).await {
             Ok(reply) => reply,
             Err(denial) => {
                 tracing::debug!(reason = %denial.reason, "denied");
@@ -90,7 +105,7 @@ impl Authz {
         Ok(reply)
     }
 
-    async fn judge(&self, waiting: &Waiting<'_>, sight: Sight<'_>) -> Result<CheckResponse, Denial> {
+    async fn judge(&self, waiting: &Waiting<'_>, sight: Sight<'_>, at: Moment) -> Result<CheckResponse, Denial> {
         let route = Route::read(waiting.route()).map_err(|wrong| self.misconfigured(&wrong))?;
         let Some(credential) = waiting.credential(self.identities.credentials())? else {
             if route.needs_tenant() {
@@ -98,7 +113,6 @@ impl Authz {
             }
             return Ok(self.identities.anonymous().passes(None, None));
         };
-        let at = self.shared.clock.moment();
         let tenant = self.tenant(credential, sight, at).await?;
         permit(&tenant, waiting, &route)?;
         if let Some(feature) = route.feature
@@ -108,7 +122,10 @@ impl Authz {
             return Err(Denial::forbidden("FEATURE_NOT_INCLUDED", message));
         }
         let now = at.wall;
-        self.last_used.note(&tenant.principal, now);
+        match tenant.facts() {
+            Some(facts) if !tenant.is_token => self.last_used.note_key(facts, now),
+            _ => self.last_used.note(&tenant.principal, now),
+        }
         let (signed, standing) = self.admit(&tenant, &route, now).await?;
         let Admitted { reservation, signed } = signed;
         let admission = Admission {

@@ -22,6 +22,7 @@ use crate::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use crate::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::quota::decision::{Decision, LimitView};
+use crate::quota::slots::until;
 use crate::sidecar::admission::{Admission, Metadata};
 use crate::sidecar::authz::denial::{Denial, Kind, telling};
 use crate::sidecar::authz::tenant::Tenant;
@@ -57,8 +58,7 @@ impl Standing {
     #[must_use]
     pub fn of(decision: &Decision, now: DateTime<Utc>) -> Option<Self> {
         let view: &LimitView = telling(decision)?;
-        let left = |reset: DateTime<Utc>| seconds((reset - now).to_std().unwrap_or_default());
-        let reset = view.reset_time.map(left);
+        let reset = view.reset_time.map(|reset| seconds(until(reset, now)));
         Some(Self {
             amount: view.limit.terms.amount?,
             remaining: view.remaining,

@@ -22,6 +22,7 @@ use crate::quota::decisions::Decisions;
 use crate::quota::rules::Rules;
 use crate::service::{Shared, open};
 use crate::sidecar::seldom::Seldom;
+use crate::transport::dispatch::Direct;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -34,6 +35,20 @@ pub struct RateLimits {
     pub rules: Arc<Rules>,
     /// Of faults: while the database is away, every request has one.
     pub warnings: Seldom,
+}
+
+/// `ShouldRateLimit`, answered directly.
+#[derive(Debug)]
+pub struct ShouldRateLimit(pub Arc<RateLimits>);
+
+impl Direct for ShouldRateLimit {
+    const PATH: &'static str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+    type Request = RateLimitRequest;
+    type Reply = RateLimitResponse;
+
+    async fn answer(&self, caller: &Caller, request: RateLimitRequest) -> Result<RateLimitResponse, Error> {
+        self.0.answer(caller, &request).await
+    }
 }
 
 #[tonic::async_trait]
@@ -49,7 +64,7 @@ impl RateLimitService for RateLimits {
 
 impl RateLimits {
     /// Whether a request is within its limits.
-    pub(super) async fn answer(&self, caller: &Caller, request: &RateLimitRequest) -> Result<RateLimitResponse, Error> {
+    async fn answer(&self, caller: &Caller, request: &RateLimitRequest) -> Result<RateLimitResponse, Error> {
         self.decide(caller, request).await.inspect_err(|error| {
             // Envoy lets the request through unless it is told otherwise: somebody should know.
             let is_told_elsewhere =
@@ -63,6 +78,6 @@ impl RateLimits {
     async fn decide(&self, caller: &Caller, request: &RateLimitRequest) -> Result<RateLimitResponse, Error> {
         let questions = question::read(request)?;
         let outcomes = self.take_all(caller, &request.domain, &questions).await?;
-        Ok(reply::reply(&outcomes, self.shared.clock.now()))
+        Ok(reply::reply(&outcomes, caller.at().wall))
     }
 }

@@ -1,5 +1,7 @@
 //! What is asked: how much each descriptor takes, and what limit it brings along.
 
+use smallvec::SmallVec;
+
 use crate::error::{Error, Violations};
 use crate::model::limit::{MOST, MOST_RATE, Unit, Window};
 use crate::model::rate_limit_domain::{self, window};
@@ -7,6 +9,7 @@ use crate::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use crate::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::{Entry, RateLimitOverride};
 use crate::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use crate::proto::envoy::r#type::v3::RateLimitUnit;
+use crate::sidecar::ratelimit::taking::USUAL;
 
 /// The most descriptors of a request, and the most entries of one.
 const MOST_PARTS: usize = 64;
@@ -35,10 +38,10 @@ impl<'a> Question<'a> {
 }
 
 /// Reads a request. Error: `INVALID_FIELD` with every violation.
-pub fn read(request: &RateLimitRequest) -> Result<Vec<Question<'_>>, Error> {
+pub fn read(request: &RateLimitRequest) -> Result<SmallVec<[Question<'_>; USUAL]>, Error> {
     let mut wrong = Violations::default();
     wrong.take(rate_limit_domain::domain("domain", &request.domain));
-    let mut questions = Vec::with_capacity(request.descriptors.len().min(MOST_PARTS));
+    let mut questions = SmallVec::with_capacity(request.descriptors.len().min(MOST_PARTS));
     if (1..=MOST_PARTS).contains(&request.descriptors.len()) {
         for (position, descriptor) in request.descriptors.iter().enumerate() {
             questions.push(read_one(position, descriptor, request.hits_addend, &mut wrong));

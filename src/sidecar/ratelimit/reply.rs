@@ -12,7 +12,7 @@ use crate::proto::envoy::service::ratelimit::v3::RateLimitResponse;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as ProtoUnit;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use crate::quota::decision::{Decision, LimitView, Source};
-use crate::quota::slots::{Calendar, length, slot};
+use crate::quota::slots::{Calendar, length, slot, until};
 use crate::service::convert::quota::reply::duration;
 use crate::sidecar::ratelimit::taking::{Found, Outcome};
 
@@ -73,9 +73,9 @@ fn tightest(decision: &Decision) -> Option<&LimitView> {
 
 fn limit(outcome: &Outcome, view: &LimitView) -> RateLimit {
     // A tenant's limits have no names; the meter's says what is counted.
-    let name = match view.limit.source {
-        Source::Plan | Source::Limit(_) if outcome.name.is_empty() => &view.limit.meter,
-        Source::Plan | Source::Limit(_) | Source::Rule => &outcome.name,
+    let name = match (view.limit.source, outcome.name()) {
+        (Source::Plan | Source::Limit(_), "") => &view.limit.meter,
+        (Source::Plan | Source::Limit(_) | Source::Rule, name) => name,
     };
     let unit = match view.limit.window {
         Window::Calendar(unit) | Window::Rolling(unit) => match unit {
@@ -89,7 +89,7 @@ fn limit(outcome: &Outcome, view: &LimitView) -> RateLimit {
         Window::Lifetime => ProtoUnit::Unknown,
     };
     RateLimit {
-        name: name.as_ref().to_owned(),
+        name: name.to_owned(),
         requests_per_unit: saturated(view.limit.terms.amount.unwrap_or(u64::MAX)),
         unit: unit.into(),
     }
@@ -106,10 +106,9 @@ fn until_reset(decision: &Decision, view: &LimitView, now: DateTime<Utc>) -> Opt
     let end = view.reset_time.or_else(|| {
         // Nothing was counted yet: of a rule's window the calendar is known.
         let is_rule = view.limit.source == Source::Rule && window != Window::Lifetime;
-        let end = is_rule.then(|| slot(window, now.timestamp_micros(), Calendar::default()).end)?;
-        DateTime::from_timestamp_micros(end)
+        is_rule.then(|| slot(window, now.timestamp_micros(), Calendar::default()).end)
     })?;
-    Some((end - now).to_std().unwrap_or_default())
+    Some(until(end, now))
 }
 
 /// The most that can be said for more.

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use crate::auth::principal::Caller;
 use crate::error::Error;
@@ -11,18 +13,27 @@ use crate::quota::decision::{Ask, Charge, Decision, Denial, Mode, Operation};
 use crate::quota::engine::Engine;
 use crate::quota::engine::given::{Given, refunds};
 use crate::quota::policy::Resolved;
-use crate::quota::rules::RuleSet;
+use crate::quota::rules::{Matched, RuleSet};
 use crate::sidecar::ratelimit::RateLimits;
 use crate::sidecar::ratelimit::course::{Closed, Course, Way};
 use crate::sidecar::ratelimit::question::Question;
+
+/// How many descriptors a request has mostly.
+pub const USUAL: usize = 2;
+
+/// What limits the descriptors of a request.
+type Courses<'a> = SmallVec<[Course<'a>; USUAL]>;
+
+/// What came of the descriptors of a request.
+pub type Outcomes = SmallVec<[Outcome; USUAL]>;
 
 /// What came of a descriptor.
 #[derive(Debug)]
 pub struct Outcome {
     /// What was found.
     pub found: Found,
-    /// The name of the rule's limit; empty where there is none.
-    pub name: Arc<str>,
+    /// The rule that said so.
+    rule: Option<Arc<Matched>>,
     /// Whether it never refuses: the rule only reports, or something was given back.
     pub lenient: bool,
 }
@@ -37,6 +48,11 @@ pub enum Found {
 }
 
 impl Outcome {
+    /// The name of the rule's limit; empty where there is none.
+    pub fn name(&self) -> &str {
+        self.rule.as_ref().map_or("", |rule| &rule.name)
+    }
+
     /// Why it is over its limit, in `UPPER_SNAKE`; `None`: it is not.
     pub fn refusal(&self) -> Option<&'static str> {
         match &self.found {
@@ -52,7 +68,7 @@ impl Outcome {
 /// What was taken so far; given back where it is dropped, as when a later descriptor fails or the caller gives up.
 struct Taken<'a> {
     engine: &'a Engine,
-    charges: Vec<(OrganizationId, Vec<Charge>)>,
+    charges: SmallVec<[(OrganizationId, Vec<Charge>); USUAL]>,
 }
 
 impl Taken<'_> {
@@ -90,11 +106,11 @@ impl RateLimits {
         caller: &Caller,
         domain: &String,
         questions: &[Question<'_>],
-    ) -> Result<Vec<Outcome>, Error> {
+    ) -> Result<Outcomes, Error> {
         let setting = Setting { caller, domain };
         let courses = self.courses(setting, questions).await?;
-        let mut taken = Taken { engine: self.decisions.engine(), charges: Vec::new() };
-        let mut outcomes = Vec::with_capacity(questions.len());
+        let mut taken = Taken { engine: self.decisions.engine(), charges: SmallVec::new() };
+        let mut outcomes = Outcomes::with_capacity(questions.len());
         let mut is_over = false;
         let mut back = Vec::new();
         for (position, (question, course)) in questions.iter().zip(courses).enumerate() {
@@ -132,9 +148,9 @@ impl RateLimits {
     }
 
     /// What limits each descriptor, without those that another one's rule replaces.
-    async fn courses<'a>(&self, setting: Setting<'_>, questions: &[Question<'a>]) -> Result<Vec<Course<'a>>, Error> {
-        let rules = self.rules_of(setting.domain).await?;
-        let mut courses = Vec::with_capacity(questions.len());
+    async fn courses<'a>(&self, setting: Setting<'_>, questions: &[Question<'a>]) -> Result<Courses<'a>, Error> {
+        let rules = self.rules_of(setting.domain, setting.caller.at().instant).await?;
+        let mut courses = Courses::with_capacity(questions.len());
         for question in questions {
             courses.push(self.course(setting.caller, setting.domain, rules.as_deref(), question).await?);
         }
@@ -151,8 +167,8 @@ impl RateLimits {
         Ok(courses)
     }
 
-    async fn rules_of(&self, domain: &String) -> Result<Option<Arc<RuleSet>>, Error> {
-        match self.rules.peek(domain, self.shared.clock.instant()) {
+    async fn rules_of(&self, domain: &String, now: Instant) -> Result<Option<Arc<RuleSet>>, Error> {
+        match self.rules.peek(domain, now) {
             Some(rules) => Ok(rules),
             // Boxed, as it is rare and large.
             None => Box::pin(self.rules.get(domain)).await,
@@ -198,7 +214,7 @@ impl RateLimits {
     }
 
     async fn course_again<'a>(&self, setting: Setting<'_>, question: &Question<'a>) -> Result<Course<'a>, Error> {
-        let rules = self.rules_of(setting.domain).await?;
+        let rules = self.rules_of(setting.domain, self.shared.clock.instant()).await?;
         self.course(setting.caller, setting.domain, rules.as_deref(), question).await
     }
 
@@ -235,8 +251,7 @@ impl RateLimits {
 
 fn outcome(course: Course<'_>, found: Found) -> Outcome {
     let lenient = course.rule.as_ref().is_some_and(|rule| rule.shadow);
-    let name = course.rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
-    Outcome { found, name, lenient }
+    Outcome { found, rule: course.rule, lenient }
 }
 
 fn unavailable() -> Error {

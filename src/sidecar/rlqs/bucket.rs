@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use crate::model::limit::Window;
 use crate::quota::decision::{AccountKey, Charge};
+use crate::quota::slots::LedgerTime;
 
 /// Milliseconds since the stream began.
 pub type Time = u64;
@@ -309,8 +310,8 @@ impl Bucket {
 }
 
 /// Where a charge was taken from.
-fn place(charge: &Charge) -> (&AccountKey, i64) {
-    (&charge.account, charge.slot.timestamp_micros())
+const fn place(charge: &Charge) -> (&AccountKey, LedgerTime) {
+    (&charge.account, charge.slot)
 }
 
 #[cfg(test)]

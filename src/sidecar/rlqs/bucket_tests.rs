@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use chrono::DateTime;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::model::limit::SubjectKind;
+use crate::quota::slots::SECOND;
 
 fn charge(slot: i64, amount: u64) -> Charge {
     let account = AccountKey {
@@ -16,7 +16,7 @@ fn charge(slot: i64, amount: u64) -> Charge {
         meter_id: Uuid::from_u128(2).into(),
         window: Window::Lifetime,
     };
-    Charge { account, slot: DateTime::from_timestamp(slot, 0).unwrap(), amount }
+    Charge { account, slot: slot * SECOND, amount }
 }
 
 fn taken(slot: i64, amount: u64, life: u64) -> Taken {
@@ -210,7 +210,7 @@ fn run(steps: &[Step]) -> (u64, u64) {
             while let Some((_, allowed)) = envoy.reports.pop_front_if(|(at, _)| *at <= now) {
                 bucket.report(now, false, allowed, 0);
                 for part in bucket.give_back(now, true) {
-                    *held.get_mut(&part.charges[0].slot.timestamp()).unwrap() -= part.amount;
+                    *held.get_mut(&part.charges[0].slot.div_euclid(SECOND)).unwrap() -= part.amount;
                 }
             }
             for (slot, spendable) in envoy.spendable(now) {

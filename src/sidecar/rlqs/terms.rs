@@ -1,11 +1,10 @@
 //! How much of a bucket may be given away, and for how long, by the limits that apply to it. Pure.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 
 use crate::model::limit::{Unit, Window};
 use crate::quota::decision::{Decision, LimitView};
+use crate::quota::slots::until;
 use crate::sidecar::rlqs::bucket::{LIVES, SMALL, Time};
 
 /// What a quiet bucket keeps, so that who comes seldom is not refused: where that is little of what is left.
@@ -57,8 +56,7 @@ impl Terms {
             }
             let turns = !matches!(view.limit.window, Window::Calendar(Unit::Second));
             if let Some(reset) = view.reset_time.filter(|_| turns) {
-                let rest = (reset - wall).to_std().unwrap_or(Duration::ZERO);
-                let rest = Time::try_from(rest.as_millis()).unwrap_or(Time::MAX);
+                let rest = Time::try_from(until(reset, wall).as_millis()).unwrap_or(Time::MAX);
                 terms.end = terms.end.min(now.saturating_add(rest));
             }
         }

@@ -22,7 +22,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("auth::keys", &[]),
     ("auth::invitation", &["auth::keys::base62", "error", "ids"]),
     ("auth::permission", &["error", "model"]),
-    ("auth::principal", &["auth::permission", "error", "ids", "model"]),
+    ("auth::principal", &["auth::permission", "clock", "error", "ids", "model"]),
     ("model", &["auth::keys::key", "auth::keys::kind", "auth::permission", "error", "ids"]),
     // The database.
     (
@@ -58,6 +58,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "error",
             "ids",
             "model::workload",
+            "proto::reply",
             "status",
         ],
     ),
@@ -120,6 +121,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "proto",
             "quota::decision",
             "quota::operations",
+            "quota::slots",
             "repository::usage",
         ],
     ),

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use prost_types::Timestamp;
+
 use crate::error::Error;
 use crate::model::limit::Maker;
 use crate::proto::v1;
 use crate::quota::decision::{Decision, LimitView, Source};
+use crate::quota::slots::{LedgerTime, SECOND};
 use crate::service::convert::limit::{subject_kind, window};
-use crate::service::convert::{timestamp, told};
+use crate::service::convert::told;
 
 /// A decision.
 #[must_use]
@@ -25,16 +28,9 @@ pub fn decision(decision: Decision) -> v1::QuotaDecision {
 /// A limit, and how much of it is used.
 #[must_use]
 pub fn limit(view: LimitView) -> v1::QuotaLimit {
-    let source = match view.limit.source {
-        Source::Plan => v1::QuotaSource::Plan,
-        Source::Limit(Maker::Platform) => v1::QuotaSource::Platform,
-        Source::Limit(Maker::Organization) => v1::QuotaSource::Organization,
-        // QuotaService does not ask for these.
-        Source::Rule => v1::QuotaSource::Unspecified,
-    };
     v1::QuotaLimit {
         limit_id: view.limit.limit_id.to_string(),
-        source: source.into(),
+        source: limit_source(view.limit.source).into(),
         meter: view.limit.meter.as_ref().to_owned(),
         subject_kind: subject_kind(view.limit.subject_kind).into(),
         subject_id: view.subject_id.to_string(),
@@ -44,11 +40,30 @@ pub fn limit(view: LimitView) -> v1::QuotaLimit {
         reserved: signed(view.reserved),
         remaining: signed(view.remaining),
         overage: signed(view.overage),
-        reset_time: view.reset_time.map(timestamp),
+        reset_time: view.reset_time.map(reset_time),
         denied: view.denied,
         would_deny: view.would_deny,
         alerts: view.alerts.into_iter().map(i32::from).collect(),
     }
+}
+
+/// Where a limit comes from.
+#[must_use]
+pub const fn limit_source(source: Source) -> v1::QuotaSource {
+    match source {
+        Source::Plan => v1::QuotaSource::Plan,
+        Source::Limit(Maker::Platform) => v1::QuotaSource::Platform,
+        Source::Limit(Maker::Organization) => v1::QuotaSource::Organization,
+        // QuotaService does not ask for these.
+        Source::Rule => v1::QuotaSource::Unspecified,
+    }
+}
+
+/// When a window ends.
+#[must_use]
+pub fn reset_time(end: LedgerTime) -> Timestamp {
+    let nanos = i32::try_from(end.rem_euclid(SECOND) * 1000).unwrap_or_default();
+    Timestamp { seconds: end.div_euclid(SECOND), nanos }
 }
 
 /// What became of a request of a batch that failed.
