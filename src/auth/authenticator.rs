@@ -48,7 +48,7 @@ pub struct KeyFacts {
     /// When it stops working.
     pub expire_time: Option<DateTime<Utc>>,
     /// When its use was last noted.
-    pub noted: Noted,
+    pub(in crate::auth) noted: Noted,
     disabled: bool,
     revoked: bool,
     /// Which secret it has: a token that it was exchanged for counts as long as the secret does.

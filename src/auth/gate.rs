@@ -189,11 +189,7 @@ impl Gate {
                 self.resolve(named).await?.ok_or_else(not_found)?
             }
         };
-        let found = match self.directory.peek_organization(id, caller.at.instant) {
-            Some(found) => found,
-            None => self.directory.organization(id).await?,
-        };
-        found.ok_or_else(not_found)
+        self.directory.organization(id).await?.ok_or_else(not_found)
     }
 
     async fn resolve(&self, named: &str) -> Result<Option<OrganizationId>, Error> {

@@ -124,7 +124,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// When the request came; of a stream, when its caller was last asked for anew.
+    /// When the request came; of a stream, when its caller was last asked for anew. Not the time by which what is in memory is
+    /// believed where a stream goes on: that must not stand still.
     #[must_use]
     pub const fn at(&self) -> Moment {
         self.at
