@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use crate::auth::principal::Permitted;
 use crate::error::{Error, Violation};
-use crate::ids::OrganizationId;
 use crate::metering::recorder::{Draft, Fate};
 
 /// The most organizations that one request may name: each is a job of its own for the writer.
@@ -93,18 +92,15 @@ impl Parcel {
     /// What is to be recorded of each organization, given whether the caller may: one answer for each of [`Self::open`],
     /// in its order. Two names of one organization become one.
     pub(super) fn permitted(&mut self, answers: Vec<Result<Permitted, Error>>) -> Vec<Job<'_>> {
-        let mut first: HashMap<OrganizationId, usize> = HashMap::new();
         let mut jobs: Vec<(usize, Permitted)> = Vec::with_capacity(answers.len());
         let open: Vec<usize> = (0..self.shares.len()).filter(|share| self.shares[*share].is_open()).collect();
         for (share, answer) in open.into_iter().zip(answers) {
             match answer {
                 Err(error) => self.shares[share].outcome = Some(Err(error)),
-                Ok(permitted) => match first.get(&permitted.organization_id()).copied() {
-                    None => {
-                        first.insert(permitted.organization_id(), share);
-                        jobs.push((share, permitted));
-                    }
-                    Some(same) => {
+                // There are few of them, and nearly always one.
+                Ok(permitted) => match jobs.iter().find(|job| job.1.organization_id() == permitted.organization_id()) {
+                    None => jobs.push((share, permitted)),
+                    Some(&(same, _)) => {
                         let (places, drafts) = {
                             let share = &mut self.shares[share];
                             share.outcome = Some(Ok(Vec::new()));

@@ -26,10 +26,14 @@ pub struct Job {
     /// The candidates.
     pub candidates: Vec<Candidate>,
     /// Who waits for what becomes of them. Dropped without an answer when the writer dies.
-    pub reply: oneshot::Sender<Result<Vec<Verdict>, Error>>,
+    pub reply: oneshot::Sender<Answer>,
     /// Since when.
     pub queued_at: Instant,
 }
+
+/// What became of candidates, in their order; and they themselves, for who made them to drop: memory that another thread
+/// gives back is slow to take again.
+pub type Answer = Result<(Vec<Verdict>, Vec<Candidate>), Error>;
 
 /// How much waits.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::model::meter::Aggregation;
 use crate::model::usage::{Event, EventId, Quantity};
 
-type Reply = oneshot::Receiver<Result<Vec<Verdict>, Error>>;
+type Reply = oneshot::Receiver<Answer>;
 
 const LIMITS: Limits = Limits {
     capacity: Load { events: 1000, bytes: 1 << 20 },

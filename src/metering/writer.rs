@@ -9,9 +9,11 @@
 //! alone: by organization first, then by request.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::{Gauge, Histogram};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +88,21 @@ pub struct Writer {
     known: Arc<KnownSeries>,
     database: Database,
     clock: Clock,
+    told: Arc<Told>,
+}
+
+/// What is told of every batch and every request: by its name each would be searched for.
+struct Told {
+    queue_events: Gauge,
+    batch_events: Histogram,
+    commit_seconds: Histogram,
+    queue_seconds: Histogram,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told").finish_non_exhaustive()
+    }
 }
 
 /// What commits them: to be run once, beside the service.
@@ -97,7 +114,7 @@ pub struct WriterTask {
 }
 
 impl Writer {
-    /// A writer, and the task without which it only queues.
+    /// A writer, and the task without which it only queues. Counts, so the recorder of metrics must be installed before.
     #[must_use]
     pub fn new(database: Database, clock: Clock, options: WriterOptions) -> (Self, WriterTask) {
         let limits = Limits {
@@ -109,7 +126,14 @@ impl Writer {
             patience: options.patience,
             gather: options.gather,
         };
-        let writer = Self { queue: Arc::new(Queue::new(limits)), known: Arc::new(KnownSeries::new()), database, clock };
+        let told = Told {
+            queue_events: metrics::gauge!("tenancy_usage_queue_events"),
+            batch_events: metrics::histogram!("tenancy_usage_batch_events"),
+            commit_seconds: metrics::histogram!("tenancy_usage_commit_seconds"),
+            queue_seconds: metrics::histogram!("tenancy_usage_queue_seconds"),
+        };
+        let (queue, known) = (Arc::new(Queue::new(limits)), Arc::new(KnownSeries::new()));
+        let writer = Self { queue, known, database, clock, told: Arc::new(told) };
         (writer.clone(), WriterTask { writer, writers: options.writers.max(1), drain: options.drain })
     }
 
@@ -138,7 +162,7 @@ impl Writer {
             }
         })?;
         match tokio::time::timeout(deadline::remaining(queued_at, LONGEST_WAIT), verdicts).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(answer)) => answer.map(|(verdicts, _)| verdicts),
             // The task died or was stopped while it had the job.
             Ok(Err(_)) => Err(unknown()),
             Err(_) => Err(Error::DeadlineExceeded),
@@ -149,7 +173,7 @@ impl Writer {
     async fn serve(self) {
         while let Some(mut taken) = self.queue.next().await {
             #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("tenancy_usage_queue_events").set(self.queue.load().events as f64);
+            self.told.queue_events.set(self.queue.load().events as f64);
             self.settle(std::mem::take(&mut taken.jobs)).await;
         }
     }
@@ -164,7 +188,7 @@ impl Writer {
                 Ok(verdicts) => {
                     for (job, verdicts) in jobs.into_iter().zip(verdicts) {
                         // An error is a caller who has gone.
-                        let _ = job.reply.send(Ok(verdicts));
+                        let _ = job.reply.send(Ok((verdicts, job.candidates)));
                     }
                 }
                 Err(error) => match middle(&jobs).filter(|_| lies_in_the_rows(&error)) {
@@ -217,15 +241,13 @@ impl Writer {
         self.known.remember(new_series);
 
         #[expect(clippy::cast_precision_loss, reason = "a histogram")]
-        metrics::histogram!("tenancy_usage_batch_events").record(verdicts.len() as f64);
-        metrics::histogram!("tenancy_usage_commit_seconds")
-            .record(self.clock.instant().saturating_duration_since(began));
+        self.told.batch_events.record(verdicts.len() as f64);
+        self.told.commit_seconds.record(self.clock.instant().saturating_duration_since(began));
         let mut verdicts = verdicts.into_iter();
         Ok(jobs
             .iter()
             .map(|job| {
-                metrics::histogram!("tenancy_usage_queue_seconds")
-                    .record(began.saturating_duration_since(job.queued_at));
+                self.told.queue_seconds.record(began.saturating_duration_since(job.queued_at));
                 verdicts.by_ref().take(job.candidates.len()).collect()
             })
             .collect())

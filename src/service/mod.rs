@@ -67,7 +67,7 @@ use crate::service::rate_limit_domain::RateLimitDomains;
 use crate::service::role::Roles;
 use crate::service::team::Teams;
 use crate::service::token::TokensOf;
-use crate::service::usage::{RecordUsage, Usage};
+use crate::service::usage::{Intake, RecordUsage, Usage};
 use crate::service::user::Users;
 use crate::transport::dispatch::Services;
 
@@ -127,7 +127,8 @@ pub fn services(
         last_used: Arc::clone(&last_used),
     });
     let quotas = Arc::new(Quotas::new(shared.clone(), decisions, Arc::clone(&catalog), recorder.clone()));
-    let usage = Usage { shared: shared.clone(), catalog: Arc::clone(&catalog), recorder, retention: usage_retention };
+    let intake = Arc::new(Intake { gate: shared.gate.clone(), recorder });
+    let usage = Usage { shared: shared.clone(), catalog: Arc::clone(&catalog), intake, retention: usage_retention };
     let usage = Arc::new(usage);
     let mut services = Services::default();
     services

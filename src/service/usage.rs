@@ -18,7 +18,6 @@ use crate::deadline::Ending;
 use crate::error::Error;
 use crate::metering::buckets;
 use crate::metering::catalog::Catalog;
-use crate::metering::recorder::Recorder;
 use crate::model::usage::Void;
 use crate::model::usage::query::Sources;
 use crate::page::{Cursor, Page};
@@ -28,10 +27,12 @@ use crate::repository::organization;
 use crate::repository::scope::TenantScope;
 use crate::repository::usage::{event, figures, summary, void};
 use crate::service::convert::usage::{self as convert, query};
-use crate::service::usage::intake::{Batch, Intake};
+use crate::service::usage::intake::Batch;
 use crate::service::usage::stream::Session;
 use crate::service::{Shared, open};
 use crate::transport::dispatch::Direct;
+
+pub use crate::service::usage::intake::Intake;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -40,21 +41,17 @@ pub struct Usage {
     pub shared: Shared,
     /// The meters in memory.
     pub catalog: Arc<Catalog>,
-    /// Takes events in.
-    pub recorder: Recorder,
+    /// Takes events in. One for all: whatever is in it would be counted with every request, by all threads.
+    pub intake: Arc<Intake>,
     /// How long raw events are kept.
     pub retention: TimeDelta,
 }
 
 impl Usage {
-    fn intake(&self) -> Intake {
-        Intake { gate: self.shared.gate.clone(), recorder: self.recorder.clone() }
-    }
-
     /// Records events.
     async fn record(&self, caller: &Caller, request: v1::RecordUsageRequest) -> Result<v1::RecordUsageResponse, Error> {
         let mut batch = Batch::read(request.organization_id, request.events)?;
-        self.intake().record(caller, &mut batch).await;
+        self.intake.record(caller, &mut batch).await;
         Ok(v1::RecordUsageResponse { results: batch.reply()? })
     }
 }
@@ -94,7 +91,7 @@ impl UsageService for Usage {
             return Err(Error::internal("a stream came past the auth layer or the server").into());
         };
         let session = Arc::new(Session {
-            intake: self.intake(),
+            intake: Arc::clone(&self.intake),
             clock: self.shared.clock.clone(),
             renewal,
             ending: ending.0,

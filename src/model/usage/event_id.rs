@@ -27,12 +27,13 @@ impl EventId {
         if text.is_empty() {
             return Err(Violation::new(field, "must not be empty"));
         }
-        let name = text::free(field, text, CHARACTERS)?;
         // Only the one text that the UUID is written as: `Display` gives back exactly what was sent.
-        Ok(match Uuid::try_parse(text) {
-            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => Self { uuid, name: None },
-            _ => Self { uuid: hashed(text), name: Some(name) },
-        })
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => {
+                Ok(Self { uuid, name: None })
+            }
+            _ => Ok(Self { uuid: hashed(text), name: Some(text::free(field, text, CHARACTERS)?) }),
+        }
     }
 
     /// As stored.

@@ -31,11 +31,12 @@ impl Quantity {
             if !is_number(whole, WHOLE_DIGITS) || !is_number(fraction, FRACTION_DIGITS) {
                 return None;
             }
-            let scale = u32::try_from(fraction.len()).ok()?;
-            let units = format!("{whole}{fraction}").parse::<i128>().ok()?;
-            Decimal::try_from_i128_with_scale(units, scale).ok()
+            let fraction = fraction.trim_end_matches('0');
+            let digits = whole.bytes().chain(fraction.bytes()).map(|digit| i128::from(digit - b'0'));
+            let units = digits.fold(0, |units, digit| units * 10 + digit);
+            Decimal::try_from_i128_with_scale(units, u32::try_from(fraction.len()).ok()?).ok()
         };
-        good().map(|decimal| Self(decimal.normalize())).ok_or_else(|| {
+        good().map(Self).ok_or_else(|| {
             let rule = format!(
                 "must be a decimal number of at most {WHOLE_DIGITS} digits, and {FRACTION_DIGITS} after the point"
             );

@@ -274,7 +274,7 @@ fn carried(violations: &mut Violations, event: &v1::UsageEvent, meter: &str, amo
     if !meter::is_key(meter) {
         return None;
     }
-    let draft = usage::draft(v1::UsageEvent { meter: meter.to_owned(), ..event.clone() });
+    let draft = usage::draft(&mut v1::UsageEvent { meter: meter.to_owned(), ..event.clone() });
     let draft = violations.take(draft.map_err(|violation| violation.within("event")))?;
     if draft.quantity.is_some() && draft.quantity != Quantity::parse("amount", &amount.to_string()).ok() {
         violations.add("event.quantity", "must be the amount of the request or empty");

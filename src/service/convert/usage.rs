@@ -11,10 +11,10 @@ use crate::model::{meter, text};
 use crate::proto::v1;
 use crate::service::convert::{from_struct, time};
 
-/// What an event says. The first violation is enough: one event has one reason.
-pub fn draft(message: v1::UsageEvent) -> Result<Draft, Violation> {
+/// What an event says; its properties are taken out of it. The first violation is enough: one event has one reason.
+pub fn draft(message: &mut v1::UsageEvent) -> Result<Draft, Violation> {
     let given = |text: &str| !text.is_empty();
-    let properties = match message.properties {
+    let properties = match message.properties.take() {
         Some(properties) if !properties.fields.is_empty() => {
             let value = from_struct("properties", properties)?;
             Some(text::bounded_object("properties", value, PROPERTIES_BYTES, PROPERTIES_DEPTH)?)
@@ -39,7 +39,11 @@ pub fn draft(message: v1::UsageEvent) -> Result<Draft, Violation> {
 pub fn result(fate: Fate, sent: String) -> v1::UsageEventResult {
     use v1::UsageEventStatus as Status;
     let (status, event_id, reason, message) = match fate {
-        Fate::Recorded(event_id) => (Status::Recorded, event_id.to_string(), String::new(), String::new()),
+        // Who chose it hears it as it was sent.
+        Fate::Recorded(event_id) if sent.is_empty() => {
+            (Status::Recorded, event_id.to_string(), String::new(), String::new())
+        }
+        Fate::Recorded(_) => (Status::Recorded, sent, String::new(), String::new()),
         Fate::Duplicate => (Status::Duplicate, sent, String::new(), String::new()),
         Fate::Conflict => {
             let message = "another event with this event_id and occurred_at was recorded before";
@@ -65,6 +69,7 @@ mod tests {
     #[test]
     fn drafts() {
         let event = || v1::UsageEvent { meter: "calls".into(), ..Default::default() };
+        let draft = |mut event: v1::UsageEvent| draft(&mut event);
         let plain = draft(event()).unwrap();
         assert_eq!((plain.event_id, plain.quantity, plain.properties), (None, None, None));
         let empty = v1::UsageEvent { properties: Some(prost_types::Struct::default()), ..event() };

@@ -11,8 +11,8 @@ use crate::model::usage::REQUEST_EVENTS;
 use crate::proto::v1;
 use crate::service::convert::usage as convert;
 
-/// Takes events in. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Takes events in.
+#[derive(Debug)]
 pub struct Intake {
     /// Lets callers in.
     pub gate: Gate,
@@ -34,10 +34,11 @@ impl Batch {
         if !(1..=REQUEST_EVENTS).contains(&events.len()) {
             return Err(Violation::new("events", format!("must be 1 to {REQUEST_EVENTS} events")).into());
         }
-        let sent = events.iter().map(|event| event.event_id.clone()).collect();
+        let mut sent = Vec::with_capacity(events.len());
         let events = events.into_iter().map(|mut event| {
-            let organization = std::mem::take(&mut event.organization_id);
-            (organization, convert::draft(event))
+            let draft = convert::draft(&mut event);
+            sent.push(event.event_id);
+            (event.organization_id, draft)
         });
         Ok(Self { parcel: Parcel::new(organization_id, events)?, sent })
     }

@@ -1,9 +1,10 @@
 //! `StreamUsage`: what is done with each message, and what ends a stream besides its producer.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 #[derive(Debug)]
 pub struct Session {
     /// Takes events in.
-    pub intake: Intake,
+    pub intake: Arc<Intake>,
     /// The time.
     pub clock: Clock,
     /// Who sends it.
@@ -125,8 +126,8 @@ impl Session {
     }
 
     /// As a request with a deadline of its own: the pools and the statements ask for it.
-    async fn within<T>(&self, work: impl Future<Output = T>) -> T {
-        deadline::scope(self.clock.instant() + MESSAGE, work).await
+    fn within<F: Future>(&self, work: F) -> TaskLocalFuture<Instant, F> {
+        deadline::scope(self.clock.instant() + MESSAGE, work)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::task::futures::TaskLocalFuture;
 use uuid::Uuid;
 
 use crate::auth::layer::Renewal;
@@ -88,8 +89,8 @@ impl Judge {
         })
     }
 
-    async fn within<T>(&self, work: impl Future<Output = T>) -> T {
-        deadline::scope(self.quotas.shared.clock.instant() + PATIENCE, work).await
+    fn within<F: Future>(&self, work: F) -> TaskLocalFuture<Instant, F> {
+        deadline::scope(self.quotas.shared.clock.instant() + PATIENCE, work)
     }
 
     /// Errors: why nothing of it may be assigned.
