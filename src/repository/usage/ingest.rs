@@ -104,10 +104,11 @@ pub async fn insert(
                    subject, event_name, properties, series_id, value_id)
                SELECT e.organization_id, e.occurred_at, e.event_id, e.meter_id, e.quantity, $11, e.subject, e.event_name,
                    e.properties::jsonb, e.series_id, e.value_id
-               FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::numeric[], $6::text[], $7::text[],
-                   $8::text[], $9::uuid[], $10::uuid[])
-                   AS e (organization_id, occurred_at, event_id, meter_id, quantity, subject, event_name, properties,
-                       series_id, value_id)
+               -- Side by side, which takes half of what UNNEST ($1, $2, …) does: that makes a table of each array first.
+               FROM (SELECT unnest($1::uuid[]) AS organization_id, unnest($2::timestamptz[]) AS occurred_at,
+                       unnest($3::uuid[]) AS event_id, unnest($4::uuid[]) AS meter_id, unnest($5::numeric[]) AS quantity,
+                       unnest($6::text[]) AS subject, unnest($7::text[]) AS event_name, unnest($8::text[]) AS properties,
+                       unnest($9::uuid[]) AS series_id, unnest($10::uuid[]) AS value_id) AS e
                ON CONFLICT DO NOTHING
                RETURNING organization_id, occurred_at, event_id
            ), counted AS (
@@ -117,10 +118,12 @@ pub async fn insert(
                    quantity_sum, quantity_min, quantity_max, latest_at, latest_event_id, latest_quantity)
                SELECT t.organization_id, t.meter_id, t.series_id, t.bucket_start, t.event_count, t.quantity_sum,
                    t.quantity_min, t.quantity_max, t.latest_at, t.latest_event_id, t.latest_quantity
-               FROM UNNEST($12::uuid[], $13::uuid[], $14::uuid[], $15::timestamptz[], $16::bigint[], $17::numeric[],
-                   $18::numeric[], $19::numeric[], $20::timestamptz[], $21::uuid[], $22::numeric[])
-                   AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min,
-                       quantity_max, latest_at, latest_event_id, latest_quantity)
+               FROM (SELECT unnest($12::uuid[]) AS organization_id, unnest($13::uuid[]) AS meter_id,
+                       unnest($14::uuid[]) AS series_id, unnest($15::timestamptz[]) AS bucket_start,
+                       unnest($16::bigint[]) AS event_count, unnest($17::numeric[]) AS quantity_sum,
+                       unnest($18::numeric[]) AS quantity_min, unnest($19::numeric[]) AS quantity_max,
+                       unnest($20::timestamptz[]) AS latest_at, unnest($21::uuid[]) AS latest_event_id,
+                       unnest($22::numeric[]) AS latest_quantity) AS t
                -- Also makes every event come before the first quarter.
                WHERE (SELECT events FROM counted) = cardinality($1::uuid[])
                ON CONFLICT (organization_id, meter_id, series_id, bucket_start) DO UPDATE
@@ -142,10 +145,12 @@ pub async fn insert(
                    quantity_sum, quantity_min, quantity_max, latest_at, latest_event_id, latest_quantity)
                SELECT t.organization_id, t.meter_id, t.series_id, t.bucket_start, t.event_count, t.quantity_sum,
                    t.quantity_min, t.quantity_max, t.latest_at, t.latest_event_id, t.latest_quantity
-               FROM UNNEST($23::uuid[], $24::uuid[], $25::uuid[], $26::timestamptz[], $27::bigint[], $28::numeric[],
-                   $29::numeric[], $30::numeric[], $31::timestamptz[], $32::uuid[], $33::numeric[])
-                   AS t (organization_id, meter_id, series_id, bucket_start, event_count, quantity_sum, quantity_min,
-                       quantity_max, latest_at, latest_event_id, latest_quantity)
+               FROM (SELECT unnest($23::uuid[]) AS organization_id, unnest($24::uuid[]) AS meter_id,
+                       unnest($25::uuid[]) AS series_id, unnest($26::timestamptz[]) AS bucket_start,
+                       unnest($27::bigint[]) AS event_count, unnest($28::numeric[]) AS quantity_sum,
+                       unnest($29::numeric[]) AS quantity_min, unnest($30::numeric[]) AS quantity_max,
+                       unnest($31::timestamptz[]) AS latest_at, unnest($32::uuid[]) AS latest_event_id,
+                       unnest($33::numeric[]) AS latest_quantity) AS t
                -- None where no quarter was added. Also makes every quarter come before the first hour.
                WHERE (SELECT count(*) FROM added) = cardinality($12::uuid[])
                ON CONFLICT (organization_id, meter_id, series_id, bucket_start) DO UPDATE
