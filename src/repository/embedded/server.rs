@@ -21,7 +21,7 @@ use super::home::Home;
 use super::keeper::{self, Keeper};
 use super::{EmbeddedError, PORT, leftover, memory};
 
-/// Recovery reads at most `max_wal_size` (1 GB) or so; a slow disk may need a while for that.
+/// Recovery reads at most `max_wal_size` or so, of a cluster of before up to a gigabyte; a slow disk may need a while for that.
 const START: Duration = Duration::from_mins(2);
 
 /// How long a start is repeated after a crash: the children of a postmaster that was killed need a
@@ -193,10 +193,16 @@ fn arguments(cluster: &Path, socket_dir: &Path, settings: &[(String, String)]) -
     // A month of a tenant lies in as many pages as it has hours: they are asked for again and again, and each one that is
     // not here is a system call.
     set("shared_buffers", &memory::shared_buffers());
-    // Whoever commits waits while a new segment is written and synced, and not while one is used again: so they are
-    // kept. Both are told, since initdb would derive them from the size of a segment (see `cluster`).
-    set("min_wal_size", "512MB");
-    set("max_wal_size", "1GB");
+    // What is written to tables and not yet to the disk, the system writes out half a minute later, all at once, and a commit
+    // that syncs the log in that moment waits for it: with a hundred megabytes it took 400 ms. So Postgres has it written
+    // out early, by checkpoints that are small and often, and what it writes in between at once.
+    set("checkpoint_timeout", "30s");
+    set("backend_flush_after", "256kB");
+    // Whoever commits waits while a new segment is written and synced, and not while one is used again: so as many are
+    // kept as are used between two checkpoints. Both are told, since initdb would derive them from the size of a segment
+    // (see `cluster`).
+    set("min_wal_size", "128MB");
+    set("max_wal_size", "128MB");
     // A failing statement's text may hold a secret; the client has it anyway.
     set("log_min_error_statement", "panic");
     for (name, value) in settings {
