@@ -5,7 +5,8 @@
 //! - (b) `RecordUsage` over gRPC, with its aggregates and its dedupe: batches of 1, 100 and 1000 events on 1 to 64
 //!   connections, one request at a time each, and single events by 8 at a time each, as a channel has that is shared.
 //! - (c) `StreamUsage`, one stream a connection, with up to 16 messages at a time not acknowledged.
-//! - (d) a prepared `INSERT` a transaction on 32 connections, no aggregates: what a naive service does at its best.
+//! - (d) a prepared `INSERT` a transaction on 32 connections, no aggregates: what a naive service does at its best. And the
+//!   same behind a gRPC call: what it does for those who call it.
 //! - (e) latency at half of the load that (b) reached, counted from when each request was due; and whether the memory
 //!   of the process stays as it is. Beside it a control: how late the machine alone makes a sleep, and the sync of a page.
 //!
@@ -19,6 +20,8 @@ mod support;
 mod control;
 #[path = "usage/grpc.rs"]
 mod grpc;
+#[path = "usage/naive.rs"]
+mod naive;
 #[path = "usage/processes.rs"]
 mod processes;
 #[path = "usage/tell.rs"]
@@ -27,6 +30,7 @@ mod tell;
 mod work;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -54,6 +58,8 @@ const CASES: &[(Case, bool)] = &[
     (Case { events: 1, connections: 8, streams: 1 }, false),
     (Case { events: 1, connections: 64, streams: 1 }, true),
     (Case { events: 1, connections: 64, streams: 8 }, true),
+    (Case { events: 1, connections: 64, streams: 32 }, false),
+    (Case { events: 1, connections: 64, streams: 64 }, false),
     (Case { events: 100, connections: 1, streams: 1 }, false),
     (Case { events: 100, connections: 8, streams: 1 }, true),
     (Case { events: 100, connections: 64, streams: 1 }, false),
@@ -71,6 +77,8 @@ const STREAMED: &[Case] = &[
     Case { events: 1000, connections: 16, streams: 4 },
 ];
 const NAIVE_CONNECTIONS: u32 = 32;
+/// How the naive service is called: as many at once as it needs.
+const NAIVE_CALLS: Case = Case { events: 1, connections: 64, streams: 8 };
 /// How long a round at full load takes.
 const ROUND: Duration = Duration::from_secs(4);
 /// How long one at half load: one stall of 100 ms is less than a hundredth of it.
@@ -115,6 +123,7 @@ struct Tenant {
 struct Bench<'a> {
     server: &'a Server,
     superuser: PgPool,
+    naive_service: SocketAddr,
     tenants: Vec<Tenant>,
     base: DateTime<Utc>,
     /// How many rounds there were: each has ids and an hour of its own.
@@ -136,24 +145,27 @@ fn main() -> Result<(), Failure> {
     measured
 }
 
-async fn measure(server: &Server, superuser: PgConnectOptions) -> Result<(), Failure> {
+async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Failure> {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let superuser = PgPoolOptions::new()
         .min_connections(NAIVE_CONNECTIONS)
         .max_connections(NAIVE_CONNECTIONS)
-        .connect_with(superuser)
+        .connect_with(postgres.clone())
         .await?;
     let mut tenants = Vec::new();
     for number in 0..TENANTS {
         tenants.push(tenant(server, &format!("tenant-{number}")).await?);
     }
     let base = server.clock.now() - TimeDelta::days(3);
-    let mut bench = Bench { server, superuser, tenants, base, rounds: 0 };
+    let meters = tenants.iter().map(|tenant| Ok((tenant.organization_id.parse()?, tenant.meter_id.parse()?)));
+    let naive_service = naive::serve(postgres, NAIVE_CONNECTIONS, meters.collect::<Result<_, Failure>>()?).await?;
+    let mut bench = Bench { server, superuser, naive_service, tenants, base, rounds: 0 };
 
     // Once for nothing: pools fill, files grow.
     bench.copy().await?;
     let mut limits = vec![bench.copy().await?];
     let mut naive = vec![bench.naive().await?];
+    let mut naive_called = vec![bench.naive_calls().await?];
     let (mut recorded, mut halved) = (Vec::new(), Vec::new());
     for &(case, at_half) in CASES.iter().filter(|(case, _)| case.name().contains(&wanted)) {
         let full = bench.record(case, Pace::Closed, ROUND).await?;
@@ -174,11 +186,13 @@ async fn measure(server: &Server, superuser: PgConnectOptions) -> Result<(), Fai
     }
     limits.push(bench.copy().await?);
     naive.push(bench.naive().await?);
+    naive_called.push(bench.naive_calls().await?);
     bench.check(recorded.iter().chain(&halved).chain(&streamed).map(|measured| measured.outcome.done).sum()).await?;
     bench.superuser.close().await;
     tell::tell(
         &limits,
         &naive,
+        &naive_called,
         &[("(b) RecordUsage", &recorded), ("(c) StreamUsage", &streamed), ("(e) at half load", &halved)],
     )
 }
@@ -243,20 +257,38 @@ impl Bench<'_> {
         run(&self.server.clock, inserters, Pace::Closed, ROUND).await
     }
 
+    /// (d), called.
+    async fn naive_calls(&mut self) -> Result<Outcome, Failure> {
+        let all = self.producers(NAIVE_CALLS, self.naive_service, |tenant| tenant.organization_id.clone()).await?;
+        run(&self.server.clock, all, Pace::Closed, ROUND).await
+    }
+
     /// (b) and (e)
     async fn record(&mut self, case: Case, pace: Pace, time: Duration) -> Result<Measured, Failure> {
+        let all = self.producers(case, self.server.running.grpc, |_| String::new()).await?;
+        self.measured(case, all, pace, time).await
+    }
+
+    /// Those who call `RecordUsage` there.
+    async fn producers(
+        &mut self,
+        case: Case,
+        address: SocketAddr,
+        named: fn(&Tenant) -> String,
+    ) -> Result<Vec<Producer>, Failure> {
         let rows = self.rows();
         let producers = case.connections * case.streams;
         let mut all = Vec::new();
         for place in 0..case.connections {
-            let key = &self.tenant_of(place).key;
-            let method = Method::connect(self.server.running.grpc, "/tenancy.v1.UsageService/RecordUsage", key).await?;
+            let tenant = self.tenant_of(place);
+            let method = Method::connect(address, "/tenancy.v1.UsageService/RecordUsage", &tenant.key).await?;
             for stream in 0..case.streams {
                 let turn = (stream * case.connections + place, producers);
-                all.push(Producer { method: method.clone(), batches: Batches::new(rows, turn, case.events) });
+                let batches = Batches::new(rows, turn, case.events);
+                all.push(Producer { method: method.clone(), organization_id: named(tenant), batches });
             }
         }
-        self.measured(case, all, pace, time).await
+        Ok(all)
     }
 
     /// (c)
@@ -266,7 +298,7 @@ impl Bench<'_> {
         for place in 0..case.connections {
             let key = &self.tenant_of(place).key;
             let path = "/tenancy.v1.UsageService/StreamUsage";
-            let stream = Method::connect(self.server.running.grpc, path, key).await?.open().await?;
+            let stream = Method::connect(self.server.running.grpc, path, key).await?.open();
             let batches = Batches::new(rows, (place, case.connections), case.events);
             all.push(Streamer { stream, batches, window: case.streams, sent: 0, acknowledged: 0 });
         }

@@ -6,16 +6,21 @@ use crate::control::Seen;
 use crate::processes::PARTS;
 use crate::support::load::Outcome;
 use crate::support::{Failure, report};
-use crate::{Measured, TENANTS};
+use crate::{Measured, NAIVE_CALLS, TENANTS};
 
 /// The latencies that are shown: so many of a thousand did not exceed them.
 const SHOWN: [u64; 3] = [500, 990, 999];
 
 /// Prints the tables and writes `target/bench-usage.json`.
-pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]) -> Result<(), Failure> {
+pub fn tell(
+    limits: &[Outcome],
+    naive: &[Outcome],
+    served: &[Outcome],
+    kinds: &[(&str, &[Measured])],
+) -> Result<(), Failure> {
     let rates = |outcomes: &[Outcome]| outcomes.iter().map(Outcome::rate).collect::<Vec<f64>>();
     let mean = |rates: &[f64]| rates.iter().sum::<f64>() / f64::from(u32::try_from(rates.len()).unwrap_or(1));
-    let (limit_rates, naive_rates) = (rates(limits), rates(naive));
+    let (limit_rates, naive_rates, served_rates) = (rates(limits), rates(naive), rates(served));
     let (limit, single) = (mean(&limit_rates), mean(&naive_rates));
 
     let figures = |rate: f64, outcome: Option<&Outcome>| {
@@ -35,6 +40,7 @@ pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]
     let mut rows = vec![
         plain("(a) COPY, 1 connection, no aggregates", limit, None),
         plain("(d) INSERT a transaction, 32 connections", single, naive.last()),
+        plain(&format!("(d) behind gRPC {}", NAIVE_CALLS.name()), mean(&served_rates), served.last()),
     ];
     for (what, all) in kinds {
         rows.extend(all.iter().map(|measured| row(what, measured)));
@@ -74,6 +80,7 @@ pub fn tell(limits: &[Outcome], naive: &[Outcome], kinds: &[(&str, &[Measured])]
     let report = json!({
         "cores": report::cores(), "tenants": TENANTS,
         "copy_events_per_second": limit_rates, "naive_events_per_second": naive_rates,
+        "naive_calls_per_second": served_rates,
         "cases": cases,
     });
     report::json("usage", &report)

@@ -80,15 +80,18 @@ impl Batches {
 pub struct Producer {
     /// The method.
     pub method: Method,
+    /// Whom it names; empty where the key says so.
+    pub organization_id: String,
     /// What is sent.
     pub batches: Batches,
 }
 
 impl Work for Producer {
     async fn next(&mut self) -> Result<Option<u64>, Failure> {
-        let message = |events| v1::RecordUsageRequest { events, ..Default::default() };
+        let organization_id = self.organization_id.clone();
+        let message = |events| v1::RecordUsageRequest { organization_id, events };
         let request = self.batches.framed(message, |message| message.events)?;
-        all_recorded(&self.method.call::<v1::RecordUsageResponse>(request).await?.results)
+        all_recorded(&self.method.call::<v1::RecordUsageResponse>(&request).await?.results)
     }
 }
 
@@ -113,7 +116,7 @@ impl Work for Streamer {
             let sequence = self.sent;
             let message = |events| v1::StreamUsageRequest { sequence, events, ..Default::default() };
             let request = self.batches.framed(message, |message| message.events)?;
-            self.stream.send(request)?;
+            self.stream.send(&request).await?;
         }
         let reply: v1::StreamUsageResponse = self.stream.receive().await?;
         self.acknowledged += 1;
