@@ -30,7 +30,7 @@
 //! `MemberService/AddMember`, from the socket:
 //!
 //! 1. [`transport::serve`] accepted the connection on one of the serving threads, each with a runtime of its own.
-//!    [`transport::requests`] works on the request where its connection is, also when it has to wait.
+//!    [`transport::requests`] works on the request where its connection is, and makes a task of it once it has to wait.
 //! 2. [`transport::layers`] lists the layers in order: the request gets an id and its place in the log, an ErrorInfo on whatever
 //!    refuses it, a net for panics, a deadline, a place among the requests in flight, and a caller.
 //! 3. [`auth::layer`] finds the key in the headers; [`auth::authenticator`] proves it, from memory when it was seen

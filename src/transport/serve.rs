@@ -216,9 +216,9 @@ async fn serve(
         // Boxed: hyper moves what it is given several times, and this is some kilobytes. Measured, a tenth of a decision.
         Box::pin(async move { Ok::<_, Infallible>(service.run(request).await) })
     });
-    let mut requests = Requests::default();
+    let requests = Requests::default();
     let mut connection = std::pin::pin!(
-        http2::Builder::new(requests.executor())
+        http2::Builder::new(requests.clone())
             .timer(TokioTimer::new())
             // Nobody reads it in gRPC.
             .auto_date_header(false)
