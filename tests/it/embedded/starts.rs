@@ -18,9 +18,10 @@ fn the_first_start_makes_a_cluster_and_the_next_finds_its_data() {
     let settings = "select current_setting('fsync'), current_setting('listen_addresses'), \
                     current_setting('data_checksums'), current_setting('max_connections'), \
                     current_setting('server_encoding'), datcollate, current_setting('wal_segment_size'), \
-                    current_setting('min_wal_size'), current_setting('max_wal_size') \
+                    current_setting('min_wal_size'), current_setting('max_wal_size'), \
+                    current_setting('checkpoint_timeout'), current_setting('backend_flush_after') \
                     from pg_database where datname = 'postgres'";
-    assert_eq!(query(&db, settings), "on||on|10|UTF8|C|4MB|512MB|1GB");
+    assert_eq!(query(&db, settings), "on||on|10|UTF8|C|4MB|128MB|128MB|30s|256kB");
     assert_eq!(query(&db, "select current_user, inet_server_addr() is null"), "tenancy_superuser|t");
     let pid = db.pid();
     db.stop().unwrap();
