@@ -32,7 +32,7 @@ impl EventId {
             Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => {
                 Ok(Self { uuid, name: None })
             }
-            _ => Ok(Self { uuid: hashed(text), name: Some(text::free(field, text, CHARACTERS)?) }),
+            _ => Ok(Self { name: Some(text::free(field, text, CHARACTERS)?), uuid: hashed(text) }),
         }
     }
 
