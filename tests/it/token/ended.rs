@@ -10,8 +10,8 @@ use super::{exchange, issue, member, revoke};
 use crate::harness::keys::{self, create, knock, secret_key, update};
 use crate::harness::{Client, Tenant, World, eventually, refused};
 use crate::sidecar::support::{Answer, sidecar, waiting};
-use crate::usage::stream::{Producer, events};
-use crate::usage::support::create_meter;
+use crate::usage::stream::Producer;
+use crate::usage::support::{create_meter, events};
 
 /// The promise is a second; this machine may be busy. Far below the lifetime of what is believed.
 const SOON: Duration = Duration::from_secs(4);

@@ -5,8 +5,8 @@ use tenancy::auth::permission::Permission;
 use tenancy::proto::v1;
 use tonic::Code;
 
-use crate::harness::{Client, Tenant, World, eventually, refused, waiting};
-use crate::usage::support::{create_meter, event, fate, record, stored};
+use crate::harness::{Client, Tenant, World, eventually, refused};
+use crate::usage::support::{create_meter, event, events, fate, fill, record, stored};
 
 async fn tenant(world: &World, slug: &str) -> Tenant {
     let tenant = world.tenant(slug).await;
@@ -113,25 +113,14 @@ async fn one_organization_too_many_does_not_sink_the_others() {
     let quiet = tenant(&world, "quiet").await;
     let now = world.clock.now();
     let superuser = &world.database.superuser;
-    let batch = |prefix: &str, count: usize| {
-        (0..count).map(|number| event(&format!("{prefix}/{number}"), now)).collect::<Vec<_>>()
-    };
-    record(&loud.client, batch("first", 1)).await.unwrap();
+    record(&loud.client, events("first", 1, now)).await.unwrap();
     let mut lock = superuser.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM tenancy.usage_aggregates FOR UPDATE").execute(&mut *lock).await.unwrap();
-    let mut requests = Vec::new();
-    // One batch is under way, and ten wait: an organization may hold half of the queue, which has 100,000 events.
-    for number in 0..11 {
-        let (client, batch) = (loud.client.clone(), batch(&number.to_string(), 5000));
-        requests.push(tokio::spawn(async move { record(&client, batch).await }));
-        waiting(superuser, 1).await;
-    }
-    let full = async || refused(record(&loud.client, batch("full", 5000)).await);
-    eventually("it is full", || async { full().await.is(Code::ResourceExhausted, "INGEST_OVERLOADED") }).await;
+    let requests = fill(&loud.client, superuser, now).await;
 
-    let mut events = batch("both", 4999);
-    events.push(v1::UsageEvent { organization_id: quiet.id.clone(), ..event("quiet", now) });
-    let request = v1::RecordUsageRequest { organization_id: loud.id.clone(), events: events.clone() };
+    let mut both = events("both", 4999, now);
+    both.push(v1::UsageEvent { organization_id: quiet.id.clone(), ..event("quiet", now) });
+    let request = v1::RecordUsageRequest { organization_id: loud.id.clone(), events: both };
     let results = world.operator().usage().record_usage(request.clone()).await.unwrap().into_inner().results;
     let (last, others) = results.split_last().unwrap();
     assert_eq!(told(last), "RECORDED");
@@ -140,7 +129,7 @@ async fn one_organization_too_many_does_not_sink_the_others() {
     // Where nothing is recorded, the call fails, as it does for one organization.
     let alone = v1::RecordUsageRequest {
         organization_id: String::new(),
-        events: batch("alone", 4999)
+        events: events("alone", 4999, now)
             .into_iter()
             .map(|event| v1::UsageEvent { organization_id: loud.slug.clone(), ..event })
             .collect(),
@@ -149,8 +138,8 @@ async fn one_organization_too_many_does_not_sink_the_others() {
     assert!(refusal.is(Code::ResourceExhausted, "INGEST_OVERLOADED") && refusal.retry, "{refusal:?}");
 
     lock.rollback().await.unwrap();
-    for request in requests {
-        request.await.unwrap().unwrap();
+    for results in requests.join_all().await {
+        results.unwrap();
     }
     let again = world.operator().usage().record_usage(request).await.unwrap().into_inner().results;
     let (last, others) = again.split_last().unwrap();

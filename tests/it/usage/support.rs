@@ -5,9 +5,10 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Timestamp, Value};
 use sqlx::PgPool;
 use tenancy::proto::v1;
-use tonic::Status;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
 
-use crate::harness::{Client, Cloned};
+use crate::harness::{Client, Cloned, refused, waiting};
 
 /// A time for the wire.
 pub fn timestamp(at: DateTime<Utc>) -> Timestamp {
@@ -22,6 +23,11 @@ pub fn event(id: &str, at: DateTime<Utc>) -> v1::UsageEvent {
         occurred_at: Some(timestamp(at)),
         ..v1::UsageEvent::default()
     }
+}
+
+/// The same, `count` of them.
+pub fn events(prefix: &str, count: usize, at: DateTime<Utc>) -> Vec<v1::UsageEvent> {
+    (0..count).map(|number| event(&format!("{prefix}/{number}"), at)).collect()
 }
 
 /// Creates a meter of the caller's own organization.
@@ -94,6 +100,25 @@ pub async fn void(client: &Client, id: &str, at: DateTime<Utc>) -> Result<v1::Re
 pub async fn record(client: &Client, events: Vec<v1::UsageEvent>) -> Result<Vec<v1::UsageEventResult>, Status> {
     let request = v1::RecordUsageRequest { events, ..Default::default() };
     Ok(client.usage().record_usage(request).await?.into_inner().results)
+}
+
+/// Fills the part of the queue that one organization may hold, which is half of 100,000 events, while somebody holds the
+/// aggregates: a batch is under way and ten wait. Of those that come at once any may be the one that is refused. Those
+/// that are not.
+pub async fn fill(
+    client: &Client,
+    superuser: &PgPool,
+    now: DateTime<Utc>,
+) -> JoinSet<Result<Vec<v1::UsageEventResult>, Status>> {
+    let mut requests = JoinSet::new();
+    for number in 0..12 {
+        let (client, batch) = (client.clone(), events(&number.to_string(), 5000, now));
+        requests.spawn(async move { record(&client, batch).await });
+        waiting(superuser, 1).await;
+    }
+    let refusal = refused(requests.join_next().await.unwrap().unwrap());
+    assert!(refusal.is(Code::ResourceExhausted, "INGEST_OVERLOADED") && refusal.retry, "{refusal:?}");
+    requests
 }
 
 /// The fate of an event: its status, or the reason why it was rejected.

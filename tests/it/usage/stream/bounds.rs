@@ -9,9 +9,9 @@ use tenancy::proto::v1;
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 
-use super::{Producer, events, prepared};
+use super::{Producer, prepared};
 use crate::harness::{Client, World, eventually, refused, waiting};
-use crate::usage::support::{fate, record};
+use crate::usage::support::{events, fate, fill, record};
 
 /// Sends the same message as often as it is let; how often it was asked for one, and the acknowledgements.
 async fn flood(
@@ -98,15 +98,7 @@ async fn a_full_queue_makes_a_stream_wait() {
     let superuser = &world.database.superuser;
     let mut lock = superuser.begin().await.unwrap();
     sqlx::query("LOCK TABLE tenancy.usage_aggregates").execute(&mut *lock).await.unwrap();
-    // One batch is under way, and ten wait: an organization may hold half of the queue, which has 100,000 events.
-    let mut requests = Vec::new();
-    for number in 0..11 {
-        let (client, batch) = (client.clone(), events(&format!("u{number}"), 5000, now));
-        requests.push(tokio::spawn(async move { record(&client, batch).await }));
-        waiting(superuser, 1).await;
-    }
-    let full = async || refused(record(&client, events("refused", 5000, now)).await);
-    eventually("it is full", || async { full().await.is(Code::ResourceExhausted, "INGEST_OVERLOADED") }).await;
+    let requests = fill(&client, superuser, now).await;
 
     let mut producer = Producer::open(&client).await.unwrap();
     producer.send(1, events("streamed", 5000, now)).await;
@@ -115,7 +107,7 @@ async fn a_full_queue_makes_a_stream_wait() {
     lock.rollback().await.unwrap();
     let (sequence, fates) = producer.acknowledgement().await.unwrap().unwrap();
     assert!(sequence == 1 && fates.iter().all(|fate| fate == "RECORDED"));
-    for request in requests {
-        assert!(request.await.unwrap().unwrap().iter().all(|result| fate(result) == "RECORDED"));
+    for results in requests.join_all().await {
+        assert!(results.unwrap().iter().all(|result| fate(result) == "RECORDED"));
     }
 }

@@ -7,10 +7,10 @@ use tenancy::proto::v1;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{Producer, events, prepared};
+use super::{Producer, prepared};
 use crate::harness::keys::{create, revoke, seconds_from_now, secret_key};
 use crate::harness::{Client, Tenant, World, eventually, raw, refused, waiting};
-use crate::usage::support::{create_meter, stored};
+use crate::usage::support::{create_meter, events, stored};
 
 const STREAM: &str = "/tenancy.v1.UsageService/StreamUsage";
 /// The promise is a second; this machine may be busy. Far below the lifetime of what is believed.

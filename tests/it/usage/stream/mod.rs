@@ -5,7 +5,6 @@ mod ends;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::stream;
 use tenancy::proto::v1;
 use tokio::sync::mpsc;
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use crate::harness::{Client, World, eventually, waiting};
-use crate::usage::support::{create_meter, event, fate, stored};
+use crate::usage::support::{create_meter, events, fate, stored};
 
 /// One side of a stream.
 pub struct Producer {
@@ -50,11 +49,6 @@ impl Producer {
     pub fn close(self) -> Streaming<v1::StreamUsageResponse> {
         self.acknowledgements
     }
-}
-
-/// So many events, told apart by a prefix.
-pub fn events(prefix: &str, count: usize, at: DateTime<Utc>) -> Vec<v1::UsageEvent> {
-    (0..count).map(|number| event(&format!("{prefix}/{number}"), at)).collect()
 }
 
 /// A tenant with a meter, and its client.
