@@ -12,11 +12,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::metering::batch::{Candidate, Verdict};
+use crate::metering::replies::Reply;
 
 /// One request's candidates; they are recorded in one transaction.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Job {
     /// The candidates.
     pub candidates: Vec<Candidate>,
     /// Who waits for what becomes of them. Dropped without an answer when the writer dies.
-    pub reply: oneshot::Sender<Answer>,
+    pub reply: Reply<Answer>,
     /// Since when.
     pub queued_at: Instant,
 }

@@ -1,6 +1,7 @@
 //! Tests of the queue: its bounds, and whose turn it is.
 
 use chrono::DateTime;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::clock::Clock;
 use crate::model::meter::Aggregation;
 use crate::model::usage::{Event, EventId, Quantity};
 
-type Reply = oneshot::Receiver<Answer>;
+type Waiter = oneshot::Receiver<Answer>;
 
 const LIMITS: Limits = Limits {
     capacity: Load { events: 1000, bytes: 1 << 20 },
@@ -20,7 +21,7 @@ const LIMITS: Limits = Limits {
     gather: Duration::from_millis(1),
 };
 
-fn job(organization: u128, events: usize) -> (Job, Reply) {
+fn job(organization: u128, events: usize) -> (Job, Waiter) {
     let event = Event {
         event_id: EventId::read("event_id", "a").unwrap(),
         occurred_at: DateTime::UNIX_EPOCH,
@@ -31,7 +32,7 @@ fn job(organization: u128, events: usize) -> (Job, Reply) {
         series: None,
         properties: None,
     };
-    let (reply, waiter) = oneshot::channel();
+    let (reply, waiter) = Reply::new();
     let job = Job {
         organization_id: Uuid::from_u128(organization).into(),
         candidates: vec![Candidate { event, recordable: true }; events],
@@ -42,7 +43,7 @@ fn job(organization: u128, events: usize) -> (Job, Reply) {
 }
 
 /// Pushes jobs until one is refused; returns their waiters.
-fn flood(queue: &Queue, organization: u128, events: usize, most: usize) -> Vec<Reply> {
+fn flood(queue: &Queue, organization: u128, events: usize, most: usize) -> Vec<Waiter> {
     let mut waiters = Vec::new();
     while waiters.len() < most {
         let (job, waiter) = job(organization, events);

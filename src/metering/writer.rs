@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Gauge, Histogram};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +24,7 @@ use crate::ids::OrganizationId;
 use crate::metering::batch::Batch;
 use crate::metering::known_series::KnownSeries;
 use crate::metering::queue::{Job, Limits, Load, Queue, Refused};
+use crate::metering::replies::Reply;
 use crate::model::usage::{NamedSeries, tally};
 use crate::repository::database::Database;
 use crate::repository::error::unreachable;
@@ -152,7 +152,7 @@ impl Writer {
         if !self.database.is_reachable() {
             return Err(unreachable());
         }
-        let (reply, verdicts) = oneshot::channel();
+        let (reply, verdicts) = Reply::new();
         let queued_at = self.clock.instant();
         self.queue.push(Job { organization_id, candidates, reply, queued_at }).map_err(|refused| {
             metrics::counter!("tenancy_usage_refused_requests_total").increment(1);
@@ -186,10 +186,8 @@ impl Writer {
         while let Some(mut jobs) = parts.pop() {
             match self.commit(&jobs).await {
                 Ok(verdicts) => {
-                    for (job, verdicts) in jobs.into_iter().zip(verdicts) {
-                        // An error is a caller who has gone.
-                        let _ = job.reply.send(Ok((verdicts, job.candidates)));
-                    }
+                    let answered = jobs.into_iter().zip(verdicts);
+                    Reply::send_all(answered.map(|(job, verdicts)| (job.reply, Ok((verdicts, job.candidates)))));
                 }
                 Err(error) => match middle(&jobs).filter(|_| lies_in_the_rows(&error)) {
                     Some(middle) => {
@@ -330,7 +328,7 @@ impl Drop for RefuseOnDrop {
 }
 
 fn refuse(job: Job, error: &Error) {
-    let _ = job.reply.send(Err(error.clone()));
+    job.reply.send(Err(error.clone()));
 }
 
 /// Whether leaving out some rows may help; otherwise it is the database that is not there, and everybody's fate.
