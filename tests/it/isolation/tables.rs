@@ -50,8 +50,13 @@ async fn rows(superuser: &PgPool, table: &str, tenant: &Tenant) -> Vec<String> {
 }
 
 async fn attack(world: &World, role: &str, (table, columns): (&str, &str), attacker: &Tenant, victim: &Tenant) {
-    let setting = if role == "tenancy_app" { "organization_id" } else { "ingest_organizations" };
-    let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL tenancy.{setting} = '{}'", attacker.id);
+    // In every list that an ingest scope may name it in.
+    let lists = (0..16).map(|digit| format!("ingest_organizations_{digit:x}"));
+    let settings: Vec<String> = if role == "tenancy_app" { vec!["organization_id".into()] } else { lists.collect() };
+    let mut begin = format!("BEGIN; SET LOCAL ROLE {role}");
+    for setting in settings {
+        begin.push_str(&format!("; SET LOCAL tenancy.{setting} = '{}'", attacker.id));
+    }
     let mut connection = PgConnection::connect_with(&world.database.service).await.unwrap();
     for attack in [
         // Named, and not named at all: a statement without a condition is the commonest mistake.
