@@ -10,8 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Gauge, Histogram};
 use tokio::task::JoinSet;
@@ -37,6 +37,8 @@ pub use crate::metering::batch::{Candidate, Verdict};
 const ATTEMPTS: u32 = 5;
 /// The longest wait for a verdict; less when the request's deadline comes before.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// How long after a repeated event more of them are expected. Where none is, a batch that has one costs a transaction more.
+const REPEATS: Duration = Duration::from_secs(10);
 /// The most organizations of a transaction: the policies look for each row's organization in the list of them.
 const BATCH_ORGANIZATIONS: usize = 64;
 /// The most events of a batch that may be configured: their sum is exact, see `Tally`.
@@ -86,9 +88,25 @@ impl Default for WriterOptions {
 pub struct Writer {
     queue: Arc<Queue>,
     known: Arc<KnownSeries>,
+    repeats: Arc<Repeats>,
     database: Database,
     clock: Clock,
     told: Arc<Told>,
+}
+
+/// When an event last came that was there before. Retries come in crowds: for a while after one, more are expected.
+#[derive(Debug, Default)]
+struct Repeats(Mutex<Option<Instant>>);
+
+impl Repeats {
+    fn note(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn are_expected(&self, now: Instant) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| now.saturating_duration_since(last) < REPEATS)
+    }
 }
 
 /// What is told of every batch and every request: by its name each would be searched for.
@@ -133,7 +151,8 @@ impl Writer {
             queue_seconds: metrics::histogram!("tenancy_usage_queue_seconds"),
         };
         let (queue, known) = (Arc::new(Queue::new(limits)), Arc::new(KnownSeries::new()));
-        let writer = Self { queue, known, database, clock, told: Arc::new(told) };
+        let repeats = Arc::default();
+        let writer = Self { queue, known, repeats, database, clock, told: Arc::new(told) };
         (writer.clone(), WriterTask { writer, writers: options.writers.max(1), drain: options.drain })
     }
 
@@ -201,13 +220,15 @@ impl Writer {
         }
     }
 
-    /// Writes the jobs in one transaction; again when it lost against another one.
+    /// Writes the jobs in one transaction; again when it lost against another one, or an event was there that was not expected
+    /// to be.
     async fn commit(&self, jobs: &[Job]) -> Result<Vec<Vec<Verdict>>, Error> {
         let mut attempt = 1;
         loop {
             match self.transact(jobs).await {
                 Err(Error::Conflict) if attempt < ATTEMPTS => {
                     metrics::counter!("tenancy_usage_retried_batches_total").increment(1);
+                    self.repeats.note(self.clock.instant());
                     tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
                     attempt += 1;
                 }
@@ -265,8 +286,14 @@ impl Writer {
             ingest::name_series(&mut scope, new_series).await?;
         }
         let mut tallies = tally(entries.iter().copied());
-        let inserted = ingest::insert(&mut scope, entries, &tallies, now).await?;
+        let inserted = if self.repeats.are_expected(self.clock.instant()) {
+            ingest::insert(&mut scope, entries, &tallies, now).await?
+        } else {
+            ingest::insert_new(&mut scope, entries, &tallies, now).await?;
+            Inserted::All
+        };
         if let Inserted::Only(keys) = &inserted {
+            self.repeats.note(self.clock.instant());
             tallies = tally(entries.iter().copied().filter(|entry| keys.contains(&ingest::key(*entry))));
             ingest::insert(&mut scope, &[], &tallies, now).await?;
         }

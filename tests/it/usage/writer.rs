@@ -162,6 +162,33 @@ async fn a_full_queue_refuses_and_keeps_what_it_took() {
     running.stopped().await;
 }
 
+/// Where no event is expected to be there already, they are inserted without a look; one that is ends that transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_events_are_found_whether_they_are_expected_or_not() {
+    use Verdict::{Conflict, Duplicate, Recorded};
+    let world = World::start().await;
+    let acme = owner(&world, "acme").await;
+    let (writer, task) = writer(&world, ONE_WRITER);
+    let now = world.clock.now();
+    let running = run(task);
+    let verdicts = async |names: &[&str]| {
+        let events = names.iter().map(|name| event(name, acme, now)).collect();
+        queue(&writer, acme, events).await.unwrap().unwrap()
+    };
+    assert_eq!(verdicts(&["a"]).await, [Recorded]);
+    for round in 0..2 {
+        let new = format!("{round}");
+        assert_eq!(verdicts(&[&new, "a"]).await, [Recorded, Duplicate], "not expected");
+        assert_eq!(verdicts(&["a", &new, "b"]).await, [Duplicate, Duplicate, [Recorded, Duplicate][round]], "expected");
+        world.clock.advance(Duration::from_secs(11));
+    }
+    let mut other = event("a", acme, now);
+    other.event.quantity = Quantity::parse("quantity", "2").unwrap();
+    assert_eq!(queue(&writer, acme, vec![other]).await.unwrap().unwrap(), [Conflict]);
+    assert_eq!((stored(&world.database).await, drift(&world.database).await), (4, 0));
+    running.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_fail_sink_nobody_else() {
     let world = World::start().await;
