@@ -76,7 +76,9 @@ impl Middleware for Authenticate {
             return Status::unimplemented("there is no such method").into_http();
         };
         let Arrival { http, at, peer, is_stream, id, .. } = &mut *request;
-        match self.caller(http.headers(), peer, *at, Arc::clone(id), (method, permission)).await {
+        // Boxed, so that it is gone while the request waits for its answer: what of a request lies about is cold by then, and
+        // the same memory is taken again by the next one.
+        match Box::pin(self.caller(http.headers(), peer, *at, Arc::clone(id), (method, permission))).await {
             Ok(caller) => {
                 if *is_stream {
                     let (headers, peer, request_id) = (credentials(http.headers()), peer.clone(), Arc::clone(id));

@@ -62,6 +62,9 @@ impl<'a> Batch<'a> {
 
     /// Those to compare with what is stored, since nothing of their identity was inserted.
     pub fn to_compare(&self, inserted: &Inserted) -> Vec<Entry<'a>> {
+        if self.is_plain(inserted) {
+            return Vec::new();
+        }
         self.all.iter().map(|(entry, _)| *entry).filter(|entry| !self.was_inserted(entry, inserted)).collect()
     }
 
@@ -69,6 +72,9 @@ impl<'a> Batch<'a> {
     ///
     /// Error: `Conflict` when an event was neither inserted nor found, as when it was dropped in between: try again.
     pub fn verdicts(&self, inserted: &Inserted, compared: Vec<Option<bool>>) -> Result<Vec<Verdict>, Error> {
+        if self.is_plain(inserted) {
+            return Ok(vec![Verdict::Recorded; self.all.len()]);
+        }
         let mut compared = compared.into_iter();
         let verdict = |(position, (entry, _)): (usize, &(Entry<'a>, bool))| {
             let leader = self.leaders.get(&key(*entry)).copied();
@@ -87,6 +93,11 @@ impl<'a> Batch<'a> {
             })
         };
         self.all.iter().enumerate().map(verdict).collect()
+    }
+
+    /// Whether each is the only one of its identity and was inserted: as nearly always, and then nothing need be looked for.
+    fn is_plain(&self, inserted: &Inserted) -> bool {
+        matches!(inserted, Inserted::All) && self.leaders.len() == self.all.len()
     }
 
     fn was_inserted(&self, entry: &Entry<'a>, inserted: &Inserted) -> bool {
@@ -157,5 +168,22 @@ mod tests {
         let verdicts = batch.verdicts(&inserted, vec![Some(false), Some(true), None]).unwrap();
         assert_eq!(verdicts, [Recorded, Duplicate, Recorded, Duplicate, Conflict, Conflict, Duplicate, Absent]);
         assert!(batch.verdicts(&inserted, vec![None, Some(true), None]).is_err(), "inserted or stored, or try again");
+    }
+
+    #[test]
+    fn where_each_has_an_identity_of_its_own_all_were_recorded_or_each_is_looked_at() {
+        let of = OrganizationId::from(Uuid::from_u128(1));
+        let candidates = [candidate("a", "1", true), candidate("b", "1", true)];
+        let batch = Batch::new(candidates.iter().map(|candidate| (of, candidate)));
+        assert!(batch.to_compare(&Inserted::All).is_empty());
+        assert_eq!(batch.verdicts(&Inserted::All, Vec::new()).unwrap(), [Verdict::Recorded; 2]);
+        let inserted = Inserted::Only([key((of, &candidates[1].event))].into());
+        assert_eq!(batch.to_compare(&inserted).len(), 1);
+        assert_eq!(batch.verdicts(&inserted, vec![Some(true)]).unwrap(), [Verdict::Duplicate, Verdict::Recorded]);
+        // All of those that may be recorded is not all.
+        let candidates = [candidate("a", "1", true), candidate("b", "1", false)];
+        let batch = Batch::new(candidates.iter().map(|candidate| (of, candidate)));
+        assert_eq!(batch.to_compare(&Inserted::All).len(), 1);
+        assert_eq!(batch.verdicts(&Inserted::All, vec![None]).unwrap(), [Verdict::Recorded, Verdict::Absent]);
     }
 }
