@@ -31,8 +31,8 @@ impl Parts {
         let start = |error: std::io::Error| AppError::Start(error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            // What other threads woke goes first: requests that waited for one commit are answered before their connections
-            // write, which they do together then.
+            // What other threads woke goes first: requests that waited for one commit are answered, by the task that has their
+            // answers, before their connections write, which they do together then.
             .global_queue_interval(1)
             .build()
             .map_err(start)?;

@@ -22,6 +22,9 @@ thread_local! {
     static KNOWN: Cell<Option<Id>> = const { Cell::new(None) };
 }
 
+/// Who waits for an answer, and it.
+type Answered<T> = (Reply<T>, T);
+
 /// Who waits for an answer.
 #[derive(Debug)]
 pub struct Reply<T> {
@@ -50,9 +53,9 @@ impl<T: Send + 'static> Reply<T> {
     }
 
     /// Answers many.
-    pub fn send_all(answered: impl IntoIterator<Item = (Self, T)>) {
+    pub fn send_all(answered: impl IntoIterator<Item = Answered<T>>) {
         // There are a few runtimes: one for each serving thread.
-        let mut bundles: Vec<(Option<Id>, Vec<(Self, T)>)> = Vec::new();
+        let mut bundles: Vec<(Option<Id>, Vec<Answered<T>>)> = Vec::new();
         for answered in answered {
             let home = answered.0.home;
             match bundles.iter_mut().find(|(id, _)| *id == home) {
@@ -136,7 +139,9 @@ mod tests {
         let mut answered: Vec<(Reply<(i32, i32)>, _)> = replies.iter().collect();
         answered.sort_by_key(|(_, answer)| answer.1);
         Reply::send_all(answered);
-        waiting.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in waiting {
+            thread.join().unwrap();
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ const ATTEMPTS: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How long after a repeated event more of them are expected. Where none is, a batch that has one costs a transaction more.
 const REPEATS: Duration = Duration::from_secs(10);
-/// The most organizations of a transaction: the policies look for each row's organization in the list of them.
+/// The most organizations of a transaction: the policies look for each row's organization in lists of them.
 const BATCH_ORGANIZATIONS: usize = 64;
 /// The most events of a batch that may be configured: their sum is exact, see `Tally`.
 const MOST_BATCH_EVENTS: usize = 50_000;
@@ -228,7 +228,6 @@ impl Writer {
             match self.transact(jobs).await {
                 Err(Error::Conflict) if attempt < ATTEMPTS => {
                     metrics::counter!("tenancy_usage_retried_batches_total").increment(1);
-                    self.repeats.note(self.clock.instant());
                     tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
                     attempt += 1;
                 }
@@ -289,7 +288,13 @@ impl Writer {
         let inserted = if self.repeats.are_expected(self.clock.instant()) {
             ingest::insert(&mut scope, entries, &tallies, now).await?
         } else {
-            ingest::insert_new(&mut scope, entries, &tallies, now).await?;
+            let inserted = ingest::insert_new(&mut scope, entries, &tallies, now).await;
+            inserted.inspect_err(|error| {
+                // Or it lost against another transaction: to expect what does not come costs little.
+                if matches!(error, Error::Conflict) {
+                    self.repeats.note(self.clock.instant());
+                }
+            })?;
             Inserted::All
         };
         if let Inserted::Only(keys) = &inserted {

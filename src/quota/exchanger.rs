@@ -22,7 +22,7 @@ use crate::repository::quota::{self, Exchange};
 
 /// The most accounts of a transaction.
 const BATCH: usize = 256;
-/// The most organizations of a transaction: the policies look for each row's organization in the list of them.
+/// The most organizations of a transaction: the policies look for each row's organization in lists of them.
 const ORGANIZATIONS: usize = 64;
 /// The most transactions under way.
 const TRANSACTIONS: usize = 3;

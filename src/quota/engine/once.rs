@@ -12,7 +12,7 @@ use crate::repository::quota::operations::{self, OperationKey};
 
 /// The most operations of a transaction.
 const BATCH: usize = 256;
-/// The most organizations of a transaction: the policies look for each row's organization in the list of them.
+/// The most organizations of a transaction: the policies look for each row's organization in lists of them.
 const ORGANIZATIONS: usize = 64;
 /// How often a transaction that lost against others is tried, in all.
 const ATTEMPTS: u32 = 3;

@@ -242,12 +242,15 @@ pub async fn insert_new(
     let events = Columns::of(entries);
     let (quarters, hours) = (Aggregates::of(&tallies.quarters), Aggregates::of(&tallies.hours));
     let statement = insert!("", events, quarters, hours, recorded_at);
-    statement.fetch_all(&mut *scope).await.map_err(|error| match error.as_database_error() {
+    let rows = statement.fetch_all(&mut *scope).await.map_err(|error| match error.as_database_error() {
         // Aggregates are updated where they are there.
         Some(database) if database.is_unique_violation() => Error::Conflict,
         _ => insert_failed(error),
     })?;
-    Ok(())
+    match rows.first() {
+        Some(row) if usize::try_from(row.events) == Ok(entries.len()) => Ok(()),
+        _ => Err(Error::internal("an event was neither inserted nor there")),
+    }
 }
 
 /// Adds distinct values, which may be there. After the aggregates of their series and quarters of an hour were added:

@@ -35,8 +35,8 @@ async fn no_verb_reaches_another_tenants_rows() {
         .fetch_one(superuser)
         .await
         .unwrap();
-        for role in ["tenancy_app", "tenancy_ingest"] {
-            attack(&world, role, (table, &columns), &attacker, &victim.tenant).await;
+        for scope in scopes(&attacker) {
+            attack(&world, &scope, (table, &columns), &attacker, &victim.tenant).await;
         }
         let after = rows(superuser, table, &victim.tenant).await;
         assert_eq!(before, after, "{table}");
@@ -49,14 +49,27 @@ async fn rows(superuser: &PgPool, table: &str, tenant: &Tenant) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(superuser).await.unwrap()
 }
 
-async fn attack(world: &World, role: &str, (table, columns): (&str, &str), attacker: &Tenant, victim: &Tenant) {
-    // In every list that an ingest scope may name it in.
-    let lists = (0..16).map(|digit| format!("ingest_organizations_{digit:x}"));
-    let settings: Vec<String> = if role == "tenancy_app" { vec!["organization_id".into()] } else { lists.collect() };
-    let mut begin = format!("BEGIN; SET LOCAL ROLE {role}");
-    for setting in settings {
-        begin.push_str(&format!("; SET LOCAL tenancy.{setting} = '{}'", attacker.id));
-    }
+/// How scopes begin that are the attacker's, and some that nobody opens.
+fn scopes(attacker: &Tenant) -> Vec<String> {
+    let begin = |role: &str, settings: &[String]| {
+        let settings: Vec<_> =
+            settings.iter().map(|name| format!("; SET LOCAL tenancy.{name} = '{}'", attacker.id)).collect();
+        format!("BEGIN; SET LOCAL ROLE {role}{}", settings.concat())
+    };
+    let lists: Vec<String> = "0123456789abcdef".chars().map(|digit| format!("ingest_organizations_{digit}")).collect();
+    let own: Vec<String> =
+        lists.iter().filter(|list| list.chars().last() == attacker.id.chars().last()).cloned().collect();
+    assert_eq!(own.len(), 1);
+    vec![
+        begin("tenancy_app", &["organization_id".into()]),
+        begin("tenancy_app", &[]),
+        begin("tenancy_ingest", &own),
+        begin("tenancy_ingest", &lists),
+        begin("tenancy_ingest", &[]),
+    ]
+}
+
+async fn attack(world: &World, begin: &str, (table, columns): (&str, &str), attacker: &Tenant, victim: &Tenant) {
     let mut connection = PgConnection::connect_with(&world.database.service).await.unwrap();
     for attack in [
         // Named, and not named at all: a statement without a condition is the commonest mistake.
@@ -71,17 +84,17 @@ async fn attack(world: &World, role: &str, (table, columns): (&str, &str), attac
             victim.id
         ),
     ] {
-        sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(begin.to_owned())).execute(&mut connection).await.unwrap();
         match sqlx::raw_sql(AssertSqlSafe(attack.clone())).fetch_all(&mut connection).await {
             Ok(rows) => {
                 use sqlx::Row as _;
                 let seen: i64 = rows.first().map_or(0, |row| row.try_get(0).unwrap_or(0));
-                assert_eq!(seen, 0, "{role}: {attack}");
+                assert_eq!(seen, 0, "{begin}: {attack}");
             }
             // Refused for want of the grant, or by the policy's check.
             Err(error) => {
                 let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
-                assert_eq!(code.as_deref(), Some("42501"), "{role}: {attack}: {error}");
+                assert_eq!(code.as_deref(), Some("42501"), "{begin}: {attack}: {error}");
             }
         }
         // Kept, if it did anything: the rows are compared afterwards.

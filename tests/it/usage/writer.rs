@@ -15,7 +15,7 @@ use tenancy::proto::v1;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{World, eventually};
+use crate::harness::{World, eventually, waiting};
 use crate::usage::support::{create_meter, drift, stored};
 
 const ONE_WRITER: WriterOptions = WriterOptions {
@@ -187,6 +187,32 @@ async fn repeated_events_are_found_whether_they_are_expected_or_not() {
     assert_eq!(queue(&writer, acme, vec![other]).await.unwrap().unwrap(), [Conflict]);
     assert_eq!((stored(&world.database).await, drift(&world.database).await), (4, 0));
     running.stopped().await;
+}
+
+/// As two replicas do that have the same event from a producer who tries again: neither expects it to be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_another_transaction_is_about_to_commit_is_a_repeated_one() {
+    let world = World::start().await;
+    let acme = owner(&world, "acme").await;
+    let ((first, first_task), (second, second_task)) = (writer(&world, ONE_WRITER), writer(&world, ONE_WRITER));
+    let running = [run(first_task), run(second_task)];
+    let now = world.clock.now();
+    queue(&first, acme, vec![event("before", acme, now)]).await.unwrap().unwrap();
+    let superuser = &world.database.superuser;
+    let mut lock = superuser.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM tenancy.usage_aggregates FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let earlier = queue(&first, acme, vec![event("a", acme, now)]);
+    waiting(superuser, 1).await;
+    // It waits for the transaction of the first, which has inserted the event and waits for the quarter.
+    let later = queue(&second, acme, vec![event("a", acme, now), event("b", acme, now)]);
+    waiting(superuser, 2).await;
+    lock.rollback().await.unwrap();
+    assert_eq!(earlier.await.unwrap().unwrap(), [Verdict::Recorded]);
+    assert_eq!(later.await.unwrap().unwrap(), [Verdict::Duplicate, Verdict::Recorded]);
+    assert_eq!((stored(&world.database).await, drift(&world.database).await), (3, 0));
+    for running in running {
+        running.stopped().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
