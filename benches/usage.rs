@@ -7,8 +7,9 @@
 //! - (c) `StreamUsage`, one stream a connection, with up to 16 messages at a time not acknowledged.
 //! - (d) a prepared `INSERT` a transaction on 32 connections, no aggregates: what a naive service does at its best. And the
 //!   same behind a gRPC call: what it does for those who call it.
-//! - (e) latency at half of the load that (b) reached, counted from when each request was due; and whether the memory
-//!   of the process stays as it is. Beside it a control: how late the machine alone makes a sleep, and the sync of a page.
+//! - (e) latency at half of the load that (b) reached, counted from when each request was due, after some seconds of that
+//!   load; and whether the memory of the process stays as it is. Beside it a control: how late the machine alone makes a sleep,
+//!   and the sync of a page, and what its host took.
 //!
 //! Disks differ from minute to minute, so only ratios within one run mean anything: (a) and (d) are measured before and
 //! after the rest, and their mean counts. Everything runs in this process, so the load costs the service some of the
@@ -81,6 +82,8 @@ const NAIVE_CONNECTIONS: u32 = 32;
 const NAIVE_CALLS: Case = Case { events: 1, connections: 64, streams: 8 };
 /// How long a round at full load takes.
 const ROUND: Duration = Duration::from_secs(4);
+/// How long half of it goes on before it is measured: what full load left to write out is not its.
+const SETTLE: Duration = Duration::from_secs(6);
 /// How long one at half load: one stall of 100 ms is less than a hundredth of it.
 const HALF_ROUND: Duration = Duration::from_secs(20);
 
@@ -166,7 +169,7 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
     let mut limits = vec![bench.copy().await?];
     let mut naive = vec![bench.naive().await?];
     let mut naive_called = vec![bench.naive_calls().await?];
-    let (mut recorded, mut halved) = (Vec::new(), Vec::new());
+    let (mut recorded, mut halved, mut settled) = (Vec::new(), Vec::new(), 0);
     for &(case, at_half) in CASES.iter().filter(|(case, _)| case.name().contains(&wanted)) {
         let full = bench.record(case, Pace::Closed, ROUND).await?;
         println!("{}: {:.0} events/s", case.name(), full.outcome.rate());
@@ -174,6 +177,7 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
             #[expect(clippy::cast_precision_loss, reason = "a small number")]
             let events = (case.events * case.connections * case.streams) as f64;
             let pace = Pace::Every(Duration::from_secs_f64(2.0 * events / full.outcome.rate()));
+            settled += bench.record(case, pace, SETTLE).await?.outcome.done;
             halved.push(bench.record(case, pace, HALF_ROUND).await?);
         }
         recorded.push(full);
@@ -187,7 +191,8 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
     limits.push(bench.copy().await?);
     naive.push(bench.naive().await?);
     naive_called.push(bench.naive_calls().await?);
-    bench.check(recorded.iter().chain(&halved).chain(&streamed).map(|measured| measured.outcome.done).sum()).await?;
+    let measured = recorded.iter().chain(&halved).chain(&streamed);
+    bench.check(settled + measured.map(|measured| measured.outcome.done).sum::<u64>()).await?;
     bench.superuser.close().await;
     tell::tell(
         &limits,
@@ -319,7 +324,7 @@ impl Bench<'_> {
             Pace::Every(_) => Some(Control::start(&self.server.clock)?),
         };
         let outcome = run(&self.server.clock, work, pace, time).await?;
-        let control = control.map(Control::stop).transpose()?;
+        let control = control.map(|control| control.stop(&self.server.clock)).transpose()?;
         let mut micros = [0.0; PARTS.len()];
         for ((micros, before), after) in micros.iter_mut().zip(spent).zip(spent_by_part()) {
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

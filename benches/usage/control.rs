@@ -1,5 +1,5 @@
-//! A control: how late the machine alone makes whoever sleeps, or syncs a file, while a load runs. What a load waits for
-//! beyond that is the service's.
+//! A control: how late the machine alone makes whoever sleeps, or syncs a file, while a load runs, and what its host took of
+//! its processors. What a load waits for beyond that is the service's.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tenancy::clock::Clock;
 
-use crate::support::Failure;
 use crate::support::latencies::Latencies;
+use crate::support::{Failure, report};
 
 /// How long the sleeper sleeps at a time.
 const SLEEP: Duration = Duration::from_millis(1);
@@ -25,6 +25,8 @@ const PAGES: u64 = 512;
 /// The control at work.
 #[derive(Debug)]
 pub struct Control {
+    began: Instant,
+    stolen: Duration,
     stop: Arc<AtomicBool>,
     sleeper: JoinHandle<Latencies>,
     syncer: JoinHandle<Result<Latencies, std::io::Error>>,
@@ -37,6 +39,8 @@ pub struct Seen {
     pub sleep: Latencies,
     /// Of the sync of a page, where the temporary files are and so the bench's Postgres.
     pub sync: Latencies,
+    /// The part of all processor time that the host gave to others. A thread that it holds up holds up whoever waits for it.
+    pub stolen: f64,
 }
 
 impl Control {
@@ -53,15 +57,18 @@ impl Control {
         let sleeper = named().spawn(move || sleep(&time, &ended))?;
         let (time, ended) = (clock.clone(), Arc::clone(&stop));
         let syncer = named().spawn(move || sync(&time, &file, &ended))?;
-        Ok(Self { stop, sleeper, syncer })
+        let stolen = stolen().unwrap_or_default();
+        Ok(Self { began: clock.instant(), stolen, stop, sleeper, syncer })
     }
 
     /// Ends.
-    pub fn stop(self) -> Result<Seen, Failure> {
+    pub fn stop(self, clock: &Clock) -> Result<Seen, Failure> {
+        let all = (clock.instant() - self.began).as_secs_f64() * f64::from(u32::try_from(report::cores())?);
+        let stolen = stolen().unwrap_or_default().saturating_sub(self.stolen).as_secs_f64() / all;
         self.stop.store(true, Ordering::Relaxed);
         let sleep = self.sleeper.join().map_err(|_| "the sleeper panicked")?;
         let sync = self.syncer.join().map_err(|_| "the syncer panicked")??;
-        Ok(Seen { sleep, sync })
+        Ok(Seen { sleep, sync, stolen })
     }
 }
 
@@ -92,4 +99,14 @@ fn sync(clock: &Clock, file: &File, stop: &AtomicBool) -> Result<Latencies, std:
         due += SYNC;
     }
     Ok(latencies)
+}
+
+/// The processor time that the host has given to others while we wanted it, of all our processors together.
+fn stolen() -> Option<Duration> {
+    /// A hundredth of a second, wherever Linux tells of them.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    // After "cpu": user, nice, system, idle, iowait, irq, softirq, steal.
+    let ticks: u32 = stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
+    Some(TICK * ticks)
 }

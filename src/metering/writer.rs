@@ -10,8 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Gauge, Histogram};
 use tokio::task::JoinSet;
@@ -24,6 +24,7 @@ use crate::ids::OrganizationId;
 use crate::metering::batch::Batch;
 use crate::metering::known_series::KnownSeries;
 use crate::metering::queue::{Job, Limits, Load, Queue, Refused};
+use crate::metering::repeats::Repeats;
 use crate::metering::replies::Reply;
 use crate::model::usage::{NamedSeries, tally};
 use crate::repository::database::Database;
@@ -37,8 +38,6 @@ pub use crate::metering::batch::{Candidate, Verdict};
 const ATTEMPTS: u32 = 5;
 /// The longest wait for a verdict; less when the request's deadline comes before.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
-/// How long after a repeated event more of them are expected. Where none is, a batch that has one costs a transaction more.
-const REPEATS: Duration = Duration::from_secs(10);
 /// The most organizations of a transaction: the policies look for each row's organization in lists of them.
 const BATCH_ORGANIZATIONS: usize = 64;
 /// The most events of a batch that may be configured: their sum is exact, see `Tally`.
@@ -92,21 +91,6 @@ pub struct Writer {
     database: Database,
     clock: Clock,
     told: Arc<Told>,
-}
-
-/// When an event last came that was there before. Retries come in crowds: for a while after one, more are expected.
-#[derive(Debug, Default)]
-struct Repeats(Mutex<Option<Instant>>);
-
-impl Repeats {
-    fn note(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-    }
-
-    fn are_expected(&self, now: Instant) -> bool {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| now.saturating_duration_since(last) < REPEATS)
-    }
 }
 
 /// What is told of every batch and every request: by its name each would be searched for.

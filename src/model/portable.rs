@@ -1,7 +1,7 @@
 //! The file that one organization is exported into: NDJSON, a header, then rows, then an end.
 //!
 //! ```text
-//! {"tenancy_export":1,"schema_version":17,"organization":{…},"exported_at":"…","events":{…}}
+//! {"tenancy_export":1,"schema_version":18,"organization":{…},"exported_at":"…","events":{…}}
 //! {"table":"users","row":{…}}
 //! {"table":"members","row":{…}}
 //! {"end":true,"rows":{"users":1,"members":1},"sha256":"…"}
