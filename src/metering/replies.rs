@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Where work for each runtime is handed in. By the runtime's id and not by a sender in every reply, which both threads
-/// would count.
+/// would count. Not bounded by themselves: what they hold are requests that the queue had room for.
 static HOMES: LazyLock<Mutex<HashMap<Id, mpsc::UnboundedSender<Work>>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
@@ -142,6 +142,35 @@ mod tests {
         for thread in waiting {
             thread.join().unwrap();
         }
+    }
+
+    /// Tells on which thread it was dropped, which of an answer is the thread that sends it, when nobody waits for it.
+    #[derive(Debug)]
+    struct Dropped(std::sync::mpsc::Sender<thread::ThreadId>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.send(thread::current().id()).unwrap();
+        }
+    }
+
+    #[test]
+    fn answers_are_sent_where_who_waits_is() {
+        let (told, dropped) = std::sync::mpsc::channel();
+        let (came, replies) = std::sync::mpsc::channel();
+        let (ended, end) = oneshot::channel();
+        let home = thread::spawn(move || {
+            Builder::new_current_thread().build().unwrap().block_on(async {
+                (0..3).for_each(|_| came.send(Reply::new().0).unwrap());
+                drop(came);
+                end.await.unwrap();
+            });
+        });
+        Reply::send_all(replies.iter().map(|reply| (reply, Dropped(told.clone()))).collect::<Vec<_>>());
+        drop(told);
+        assert_eq!(dropped.iter().collect::<Vec<_>>(), [home.thread().id(); 3]);
+        ended.send(()).unwrap();
+        home.join().unwrap();
     }
 
     #[test]

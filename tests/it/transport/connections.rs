@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use tenancy::proto::v1;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{UPDATE, audited, rename};
@@ -88,7 +89,8 @@ async fn ageing(age: &str) -> (World, Tenant) {
 }
 
 /// Whether hyper's client had taken the call and not sent it when the GOAWAY came: before it gave it to h2, or when h2, on
-/// another thread, had read the GOAWAY a moment before and took nothing more.
+/// another thread, had read the GOAWAY a moment before and took nothing more. One that was sent and is beyond the last stream
+/// of a GOAWAY looks as the latter; that there is none is for the test after this one.
 fn never_sent(status: &tonic::Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -102,6 +104,26 @@ fn never_sent(status: &tonic::Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// The first GOAWAY names the last stream that there can be, so that what is on its way is taken; see RFC 9113, 6.8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_connection_is_announced_first() {
+    const GOAWAY: u8 = 7;
+    let (world, _) = ageing("50ms").await;
+    let mut stream = TcpStream::connect(world.running.grpc).await.unwrap();
+    // And empty settings.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.expect("it is not closed without a GOAWAY");
+        let mut body = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        stream.read_exact(&mut body).await.unwrap();
+        if head[3] == GOAWAY {
+            assert_eq!(body[..8], [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0], "the last stream, and no error");
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
