@@ -1,5 +1,5 @@
 //! Metering: which meters there are (`catalog`), events on their way in (`parcel` → `recorder` → `writer`, with its `queue`,
-//! `batch`, `known_series`, `repeats` and `replies`), and how a range of time is cut for figures (`buckets`).
+//! `pace`, `batch`, `known_series`, `repeats` and `replies`), and how a range of time is cut for figures (`buckets`).
 
 pub mod buckets;
 pub mod catalog;
@@ -9,6 +9,7 @@ pub mod writer;
 
 mod batch;
 mod known_series;
+mod pace;
 mod queue;
 mod repeats;
 mod replies;

@@ -1,22 +1,18 @@
 //! What waits for the writers: bounded, and taken from in turns, so that one tenant's flood delays nobody else.
 //!
 //! One queue for all writers, and an organization is with one of them at a time: within a replica no two transactions
-//! wait for each other's aggregates. A transaction costs about as much as forty of its events (measured), so:
-//!
-//! - A second one beside the first is begun only when it is worth that, or when something has waited for long.
-//! - When none is under way, the next one waits a moment for as many events as the last one had. Callers that were
-//!   answered together come back together, and the first of them would otherwise have a transaction to itself while all
-//!   others wait for its end. Who is alone never waits: he is as many as last time.
+//! wait for each other's aggregates. When the next batch is taken is in `pace`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::ids::OrganizationId;
 use crate::metering::batch::{Candidate, Verdict};
+use crate::metering::pace::{Pace, PaceOptions};
 use crate::metering::replies::Reply;
 
 /// One request's candidates; they are recorded in one transaction.
@@ -73,12 +69,8 @@ pub struct Limits {
     pub batch_organizations: usize,
     /// The events that an organization may put into a batch before the next one has its turn.
     pub turn_events: usize,
-    /// So many events are worth a transaction beside those under way. Fewer wait until one of these ends,
-    pub worth_events: usize,
-    /// but no longer than this.
-    pub patience: Duration,
-    /// The longest wait for as many events as are to be expected, when no transaction is under way.
-    pub gather: Duration,
+    /// When the next batch is taken.
+    pub pace: PaceOptions,
 }
 
 /// Why a job was not taken.
@@ -105,27 +97,11 @@ struct State {
     turns: VecDeque<OrganizationId>,
     /// Everything that waits.
     load: Load,
-    /// The events of `turns`.
-    ready: usize,
+    /// What is ready are the events of `turns`.
+    pace: Pace,
     /// The organizations that are with a writer.
     taken: HashSet<OrganizationId>,
-    /// The batches that they are in.
-    batches: usize,
-    /// The events of the last batch.
-    last: usize,
-    alarm: Alarm,
     open: bool,
-}
-
-/// Who looks after what is ready. A wake a job would cost more than the job.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Alarm {
-    /// Nobody.
-    Off,
-    /// A writer was called and is about to look.
-    Called,
-    /// A writer waits for its patience to end.
-    Watched,
 }
 
 /// A batch. Its organizations are this writer's until it is dropped.
@@ -161,11 +137,8 @@ impl Queue {
             lines: HashMap::new(),
             turns: VecDeque::new(),
             load: Load::default(),
-            ready: 0,
+            pace: Pace::new(limits.pace),
             taken: HashSet::new(),
-            batches: 0,
-            last: 0,
-            alarm: Alarm::Off,
             open: true,
         };
         Self { limits, state: Mutex::new(state), arrived: Notify::new() }
@@ -203,8 +176,8 @@ impl Queue {
         if is_first {
             state.turns.push_back(organization_id);
         }
-        state.ready += load.events;
-        let calls = state.calls(self.limits);
+        state.pace.add(load.events);
+        let calls = state.pace.calls();
         drop(state);
         if calls {
             self.arrived.notify_one();
@@ -215,19 +188,15 @@ impl Queue {
     /// Waits for jobs and takes a batch of them; `None` when the queue is closed and nothing is left that is not with
     /// another writer. Any number of writers call this, each when its last batch is dropped.
     pub async fn next(&self) -> Option<Taken<'_>> {
-        let mut is_patient = true;
         loop {
             // Made before the look, so that it hears of what comes after.
             let arrived = self.arrived.notified();
             let watched = {
                 let mut state = self.lock();
-                if state.alarm == Alarm::Called {
-                    state.alarm = Alarm::Off;
-                }
-                if state.ready > 0 && (state.is_worth_it(self.limits) || !is_patient || !state.open) {
+                if state.pace.look() || !state.open {
                     let (jobs, organizations) = state.take(self.limits);
                     if !jobs.is_empty() {
-                        let calls = state.ready > 0 && state.calls(self.limits);
+                        let calls = state.pace.calls();
                         drop(state);
                         if calls {
                             self.arrived.notify_one();
@@ -235,24 +204,18 @@ impl Queue {
                         return Some(Taken { jobs, organizations, queue: self });
                     }
                 }
-                if !state.open && state.ready == 0 {
+                if !state.open && state.pace.ready() == 0 {
                     return None;
                 }
-                let watches = state.ready > 0 && state.alarm == Alarm::Off;
-                if watches {
-                    state.alarm = Alarm::Watched;
-                }
-                watches.then_some(if state.batches == 0 { self.limits.gather } else { self.limits.patience })
+                state.pace.watch()
             };
-            if let Some(time) = watched {
-                is_patient = tokio::time::timeout(time, arrived).await.is_ok();
-                let mut state = self.lock();
-                if state.alarm == Alarm::Watched {
-                    state.alarm = Alarm::Off;
+            match watched {
+                Some(due) => {
+                    // Either way it looks again: what it watched may be with another writer.
+                    let _ = tokio::time::timeout_at(due, arrived).await;
+                    self.lock().pace.watched();
                 }
-            } else {
-                arrived.await;
-                is_patient = true;
+                None => arrived.await,
             }
         }
     }
@@ -274,7 +237,8 @@ impl Queue {
         state.open = false;
         state.turns.clear();
         state.load = Load::default();
-        state.ready = 0;
+        let ready = state.pace.ready();
+        state.pace.remove(ready);
         state.lines.drain().flat_map(|(_, line)| line.jobs).map(|(job, _)| job).collect()
     }
 
@@ -284,37 +248,19 @@ impl Queue {
 }
 
 impl State {
-    /// Whether a transaction should be begun now with what is ready.
-    fn is_worth_it(&self, limits: Limits) -> bool {
-        self.ready >= limits.worth_events || self.batches == 0 && self.ready >= self.last
-    }
-
-    /// Whether a writer is to be called: one is needed to take what is ready, or to watch how long it waits.
-    fn calls(&mut self, limits: Limits) -> bool {
-        let calls = match self.alarm {
-            Alarm::Off => true,
-            Alarm::Called => false,
-            Alarm::Watched => self.is_worth_it(limits),
-        };
-        if calls {
-            self.alarm = Alarm::Called;
-        }
-        calls
-    }
-
     /// Gives back organizations; those that have a line have a turn again.
     fn release(&mut self, organizations: &HashSet<OrganizationId>) {
-        self.batches = self.batches.saturating_sub(1);
         for organization_id in organizations {
             self.taken.remove(organization_id);
             let Some(line) = self.lines.get(organization_id) else { continue };
-            self.ready += line.load.events;
+            self.pace.add(line.load.events);
             if line.resumes {
                 self.turns.push_front(*organization_id);
             } else {
                 self.turns.push_back(*organization_id);
             }
         }
+        self.pace.end();
     }
 
     /// Takes jobs in turns until the batch is full or nothing is ready. Jobs whose caller has gone are left out: nobody
@@ -343,7 +289,7 @@ impl State {
                 let Some((job, load)) = line.jobs.pop_front() else { break };
                 line.load.remove(load);
                 self.load.remove(load);
-                self.ready -= load.events;
+                self.pace.remove(load.events);
                 if is_wanted {
                     line.credit -= load.events;
                     events += load.events;
@@ -364,11 +310,10 @@ impl State {
             }
         }
         if !batch.is_empty() {
-            self.batches += 1;
-            self.last = events;
+            self.pace.begin(events);
             self.turns.retain(|organization_id| !organizations.contains(organization_id));
             for organization_id in &organizations {
-                self.ready -= self.lines.get(organization_id).map_or(0, |line| line.load.events);
+                self.pace.remove(self.lines.get(organization_id).map_or(0, |line| line.load.events));
             }
             self.taken.extend(&organizations);
         }

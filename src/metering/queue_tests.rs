@@ -1,6 +1,9 @@
 //! Tests of the queue: its bounds, and whose turn it is.
 
+use std::time::Duration;
+
 use chrono::DateTime;
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -16,10 +19,18 @@ const LIMITS: Limits = Limits {
     batch_events: 100,
     batch_organizations: 4,
     turn_events: 20,
+    pace: PACE,
+};
+const PACE: PaceOptions = PaceOptions {
     worth_events: 50,
     patience: Duration::from_millis(5),
     gather: Duration::from_millis(1),
+    gather_events: 5,
 };
+
+fn queue_of(pace: PaceOptions) -> Queue {
+    Queue::new(Limits { pace, ..LIMITS })
+}
 
 fn job(organization: u128, events: usize) -> (Job, Waiter) {
     let event = Event {
@@ -156,7 +167,7 @@ async fn an_organization_is_with_one_writer_at_a_time() {
     let _again = flood(&queue, 1, 100, 1);
     let _other = flood(&queue, 2, 50, 1);
     assert_eq!(taken(&queue.next().await.unwrap()), [(2, 50)], "worth a transaction, and of another organization");
-    let wait = tokio::time::timeout(LIMITS.patience * 4, queue.next()).await;
+    let wait = tokio::time::timeout(PACE.patience * 4, queue.next()).await;
     assert!(wait.is_err(), "its events wait for the writer that has it, however many they are");
     drop(first);
     assert_eq!(taken(&queue.next().await.unwrap()), [(1, 100)]);
@@ -170,12 +181,12 @@ async fn few_events_wait_for_the_transaction_under_way_but_not_for_long() {
     let _few = flood(&queue, 2, 1, 1);
     let began = clock.instant();
     assert_eq!(taken(&queue.next().await.unwrap()), [(2, 1)]);
-    assert!(clock.instant() - began >= LIMITS.patience);
+    assert!(clock.instant() - began >= PACE.patience);
 }
 
 #[tokio::test]
 async fn enough_events_do_not_wait_for_the_transaction_under_way() {
-    let queue = Queue::new(Limits { patience: EVER, ..LIMITS });
+    let queue = queue_of(PaceOptions { patience: EVER, ..PACE });
     let _first = flood(&queue, 1, 1, 1);
     let _under_way = queue.next().await.unwrap();
     let _few = flood(&queue, 3, 1, 1);
@@ -185,7 +196,7 @@ async fn enough_events_do_not_wait_for_the_transaction_under_way() {
 
 #[tokio::test]
 async fn callers_that_were_answered_together_are_waited_for_a_moment() {
-    let queue = Queue::new(Limits { gather: EVER, ..LIMITS });
+    let queue = queue_of(PaceOptions { gather: EVER, ..PACE });
     let _together = flood(&queue, 1, 1, 10);
     drop(queue.next().await);
     let _one = flood(&queue, 1, 1, 1);
@@ -194,15 +205,52 @@ async fn callers_that_were_answered_together_are_waited_for_a_moment() {
 }
 
 #[tokio::test]
+async fn few_who_came_meanwhile_are_not_taken_for_them() {
+    let queue = queue_of(PaceOptions { gather: EVER, ..PACE });
+    let _together = flood(&queue, 1, 1, 3);
+    let under_way = queue.next().await.unwrap();
+    let _meanwhile = flood(&queue, 2, 1, 3);
+    drop(under_way);
+    let (batch, _back) = tokio::join!(queue.next(), async { flood(&queue, 1, 1, 2) });
+    assert_eq!(taken(&batch.unwrap()).len(), PACE.gather_events, "not all of them, which are six");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_transaction_under_way_holds_up_nobody_after_it() {
+    let queue = queue_of(PaceOptions { patience: EVER, ..PACE });
+    let _first = flood(&queue, 1, 1, 1);
+    let under_way = queue.next().await.unwrap();
+    let _few = flood(&queue, 2, 1, 1);
+    let next_of_the_first = async {
+        tokio::task::yield_now().await;
+        drop(under_way);
+        taken(&queue.next().await.unwrap())
+    };
+    tokio::select! {
+        biased;
+        _ = queue.next() => panic!("it waits for the transaction under way"),
+        batch = next_of_the_first => assert_eq!(batch, [(2, 1)]),
+        () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody looks after it any more"),
+    }
+}
+
+#[tokio::test]
 async fn who_is_alone_does_not_wait() {
     let (queue, clock) = (Queue::new(LIMITS), Clock::system());
     let _together = flood(&queue, 1, 1, 10);
-    drop(queue.next().await);
-    let (_one, began) = (flood(&queue, 1, 1, 1), clock.instant());
+    let (batch, began) = (queue.next().await, clock.instant());
+    drop(batch);
+    let _one = flood(&queue, 1, 1, 1);
     assert_eq!(taken(&queue.next().await.unwrap()).len(), 1);
-    assert!(clock.instant() - began >= LIMITS.gather, "others might have come");
+    assert!(clock.instant() - began >= PACE.gather, "others might have come");
 
-    let queue = Queue::new(Limits { gather: EVER, patience: EVER, ..LIMITS });
+    let _together = flood(&queue, 1, 1, 10);
+    drop(queue.next().await);
+    tokio::time::sleep(PACE.gather * 2).await;
+    let _one = flood(&queue, 1, 1, 1);
+    assert!(queue.next().now_or_never().is_some(), "nobody comes back so long after");
+
+    let queue = queue_of(PaceOptions { gather: EVER, patience: EVER, ..PACE });
     for _ in 0..3 {
         let _one = flood(&queue, 1, 1, 1);
         assert_eq!(taken(&queue.next().await.unwrap()).len(), 1);

@@ -1,8 +1,8 @@
 //! The writer of usage: group commit. Requests that come while a transaction is under way share the next one, so the
-//! cost of a commit is divided by all that wait for it, and nobody waits when nothing is under way.
+//! cost of a commit is divided by all that wait for it, and who is alone does not wait.
 //!
 //! A few tasks take from one queue, and an organization is with one of them at a time: within a replica no two
-//! transactions wait for each other's aggregates. Between replicas, rows are locked in one order. See `queue`
+//! transactions wait for each other's aggregates. Between replicas, rows are locked in one order. See `pace`
 //! for how many are at work: one under a light load, so that it does all of it in few transactions.
 //!
 //! A reply is sent after the commit, never before. When rows cannot be written, the batch is halved until the fault is
@@ -33,6 +33,7 @@ use crate::repository::scope::IngestScope;
 use crate::repository::usage::ingest::{self, Entry, Inserted, PARTITION_MISSING, SeriesKey};
 
 pub use crate::metering::batch::{Candidate, Verdict};
+pub use crate::metering::pace::PaceOptions;
 
 /// How often a transaction that lost against others is tried, in all.
 const ATTEMPTS: u32 = 5;
@@ -56,12 +57,8 @@ pub struct WriterOptions {
     pub batch_events: usize,
     /// The most events that one organization puts into a transaction while others wait.
     pub turn_events: usize,
-    /// So many events are worth a transaction beside those under way; fewer wait until one of these ends,
-    pub worth_events: usize,
-    /// but no longer than this.
-    pub patience: Duration,
-    /// The longest wait for those who were answered together before, when no transaction is under way.
-    pub gather: Duration,
+    /// How long events wait for others.
+    pub pace: PaceOptions,
     /// How long, when the service stops, what waits may take to be committed. What is left then is refused.
     pub drain: Duration,
 }
@@ -74,9 +71,7 @@ impl Default for WriterOptions {
             queue_bytes: 128 << 20,
             batch_events: 2000,
             turn_events: 500,
-            worth_events: 500,
-            patience: Duration::from_millis(5),
-            gather: Duration::from_millis(1),
+            pace: PaceOptions::default(),
             drain: Duration::from_secs(10),
         }
     }
@@ -124,9 +119,7 @@ impl Writer {
             batch_events: options.batch_events.min(MOST_BATCH_EVENTS),
             batch_organizations: BATCH_ORGANIZATIONS,
             turn_events: options.turn_events,
-            worth_events: options.worth_events,
-            patience: options.patience,
-            gather: options.gather,
+            pace: options.pace,
         };
         let told = Told {
             queue_events: metrics::gauge!("tenancy_usage_queue_events"),

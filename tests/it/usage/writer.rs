@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tenancy::error::Error;
 use tenancy::ids::{MeterId, OrganizationId};
-use tenancy::metering::writer::{Candidate, Verdict, Writer, WriterOptions, WriterTask};
+use tenancy::metering::writer::{Candidate, PaceOptions, Verdict, Writer, WriterOptions, WriterTask};
 use tenancy::model::meter::Aggregation;
 use tenancy::model::usage::{Event, EventId, Quantity, whole_milliseconds};
 use tenancy::proto::v1;
@@ -24,9 +24,12 @@ const ONE_WRITER: WriterOptions = WriterOptions {
     queue_bytes: 64 << 20,
     batch_events: 200,
     turn_events: 50,
-    worth_events: 250,
-    patience: Duration::from_millis(5),
-    gather: Duration::from_millis(1),
+    pace: PaceOptions {
+        worth_events: 250,
+        patience: Duration::from_millis(5),
+        gather: Duration::from_millis(1),
+        gather_events: 40,
+    },
     drain: Duration::from_secs(20),
 };
 
