@@ -84,7 +84,7 @@ const NAIVE_CALLS: Case = Case { events: 1, connections: 64, streams: 8 };
 const ROUND: Duration = Duration::from_secs(4);
 /// How long half of it goes on before it is measured: what full load left to write out is not its.
 const SETTLE: Duration = Duration::from_secs(6);
-/// How long one at half load: one stall of 100 ms is less than a hundredth of it.
+/// How long one at half load: a stall of 100 ms, and as long to catch up after it, is a hundredth of it.
 const HALF_ROUND: Duration = Duration::from_secs(20);
 
 /// Events of a request, connections, and requests at a time on each.
