@@ -178,8 +178,8 @@ async fn few_events_wait_for_the_transaction_under_way_but_not_for_long() {
     let (queue, clock) = (Queue::new(LIMITS), Clock::system());
     let _first = flood(&queue, 1, 1, 1);
     let _under_way = queue.next().await.unwrap();
-    let _few = flood(&queue, 2, 1, 1);
     let began = clock.instant();
+    let _few = flood(&queue, 2, 1, 1);
     assert_eq!(taken(&queue.next().await.unwrap()), [(2, 1)]);
     assert!(clock.instant() - began >= PACE.patience);
 }
