@@ -136,10 +136,10 @@ impl Pace {
 
     /// One ends, and what it kept from being ready has been added. Its writer looks next.
     pub fn end(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
-        self.expected = self.expected.max(self.options.gather_events.min(self.expected + self.ready));
-        self.gathers_until = Instant::now() + self.options.gather;
+        self.under_way -= 1;
         if self.under_way == 0 {
+            self.expected = self.expected.max(self.options.gather_events.min(self.expected + self.ready));
+            self.gathers_until = Instant::now() + self.options.gather;
             // Whoever watches would do so until the patience ends, which is too late now.
             self.watched();
         }

@@ -116,7 +116,8 @@ async fn the_end_of_a_connection_is_announced_first() {
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     loop {
         let mut head = [0; 9];
-        stream.read_exact(&mut head).await.expect("it is not closed without a GOAWAY");
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut head)).await;
+        read.expect("it ends").expect("it is not closed without a GOAWAY");
         let mut body = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
         stream.read_exact(&mut body).await.unwrap();
         if head[3] == GOAWAY {
