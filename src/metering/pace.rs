@@ -19,7 +19,7 @@ pub struct PaceOptions {
     pub worth_events: usize,
     /// but no longer than this.
     pub patience: Duration,
-    /// How long after a transaction the next one waits for those who come back, when none is under way,
+    /// How long the first who is ready waits for those who come back, when no transaction is under way,
     pub gather: Duration,
     /// until so many events are ready, or as many as the last one had.
     pub gather_events: usize,
@@ -46,10 +46,10 @@ pub struct Pace {
     ready_since: Instant,
     /// The transactions under way.
     under_way: usize,
-    /// When none is, so many events are waited for: as many as the last one had, or more.
+    /// When the last one ended,
+    ended: Instant,
+    /// and how many events are waited for since: as many as it had, or more.
     expected: usize,
-    /// Until then.
-    gathers_until: Instant,
     alarm: Alarm,
 }
 
@@ -68,7 +68,7 @@ impl Pace {
     /// With nothing ready.
     pub fn new(options: PaceOptions) -> Self {
         let now = Instant::now();
-        Self { options, ready: 0, ready_since: now, under_way: 0, expected: 0, gathers_until: now, alarm: Alarm::Off }
+        Self { options, ready: 0, ready_since: now, under_way: 0, ended: now, expected: 0, alarm: Alarm::Off }
     }
 
     /// The events that could be in a transaction.
@@ -139,7 +139,7 @@ impl Pace {
         self.under_way -= 1;
         if self.under_way == 0 {
             self.expected = self.expected.max(self.options.gather_events.min(self.expected + self.ready));
-            self.gathers_until = Instant::now() + self.options.gather;
+            self.ended = Instant::now();
             // Whoever watches would do so until the patience ends, which is too late now.
             self.watched();
         }
@@ -151,6 +151,15 @@ impl Pace {
 
     /// When what is ready is taken, however little that is.
     fn due(&self) -> Instant {
-        if self.under_way == 0 { self.gathers_until } else { self.ready_since + self.options.patience }
+        let PaceOptions { patience, gather, .. } = self.options;
+        if self.under_way > 0 {
+            self.ready_since + patience
+        } else if self.ready_since > self.ended + patience {
+            // So long after, it is not one of those who come back.
+            self.ready_since
+        } else {
+            // Many answers take longer than that to arrive and bring back their callers: it counts from the first of these.
+            self.ready_since.max(self.ended) + gather
+        }
     }
 }

@@ -205,6 +205,19 @@ async fn callers_that_were_answered_together_are_waited_for_a_moment() {
 }
 
 #[tokio::test]
+async fn the_first_who_comes_back_waits_for_the_others_however_late_it_is() {
+    let pace = PaceOptions { gather: Duration::from_millis(50), patience: EVER, ..PACE };
+    let queue = queue_of(pace);
+    let _together = flood(&queue, 1, 1, 10);
+    drop(queue.next().await);
+    // The answers were long under way.
+    tokio::time::sleep(pace.gather * 2).await;
+    let _one = flood(&queue, 1, 1, 1);
+    let (batch, _more) = tokio::join!(queue.next(), async { flood(&queue, 2, 1, 9) });
+    assert_eq!(taken(&batch.unwrap()).len(), 10, "none of them has a transaction to itself");
+}
+
+#[tokio::test]
 async fn few_who_came_meanwhile_are_not_taken_for_them() {
     let queue = queue_of(PaceOptions { gather: EVER, ..PACE });
     let _together = flood(&queue, 1, 1, 3);
@@ -248,7 +261,7 @@ async fn who_is_alone_does_not_wait() {
 
     let _together = flood(&queue, 1, 1, 10);
     drop(queue.next().await);
-    tokio::time::sleep(PACE.gather * 2).await;
+    tokio::time::sleep(PACE.patience * 2).await;
     let _one = flood(&queue, 1, 1, 1);
     assert!(queue.next().now_or_never().is_some(), "nobody comes back so long after");
 
