@@ -81,11 +81,12 @@ pub async fn name_series(scope: &mut IngestScope, series: &BTreeMap<SeriesKey, N
     Ok(())
 }
 
-/// The statement of [`insert`] and [`insert_new`]: they differ in what becomes of an event that is there.
+/// The statement of [`insert`] and [`insert_new`]: they differ in what becomes of an event that is there, and in what is told.
 macro_rules! insert {
-    ($on_conflict:literal, $events:ident, $quarters:ident, $hours:ident, $recorded_at:ident) => {
+    ($row:ident, $on_conflict:literal, $returning:literal, $told:literal, $events:ident, $quarters:ident, $hours:ident,
+     $recorded_at:ident) => {
         sqlx::query_as!(
-            Row,
+            $row,
             r#"WITH inserted AS (
                    INSERT INTO tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at,
                        subject, event_name, properties, series_id, value_id)
@@ -97,7 +98,7 @@ macro_rules! insert {
                            unnest($6::text[]) AS subject, unnest($7::text[]) AS event_name, unnest($8::text[]) AS properties,
                            unnest($9::uuid[]) AS series_id, unnest($10::uuid[]) AS value_id) AS e
                    "# + $on_conflict + r#"
-                   RETURNING organization_id, occurred_at, event_id
+                   RETURNING "# + $returning + r#"
                ), counted AS (
                    SELECT count(*) AS events FROM inserted
                ), added AS (
@@ -153,9 +154,7 @@ macro_rules! insert {
                            WHEN (h.latest_at, h.latest_event_id) > (excluded.latest_at, excluded.latest_event_id)
                            THEN h.latest_quantity ELSE excluded.latest_quantity END
                )
-               SELECT c.events AS "events!", i.organization_id AS "organization_id?", i.occurred_at AS "occurred_at?",
-                   i.event_id AS "event_id?"
-               FROM counted c LEFT JOIN inserted i ON c.events < cardinality($1::uuid[])"#,
+               "# + $told,
             &$events.organization_ids,
             &$events.occurred_at,
             &$events.event_ids,
@@ -193,12 +192,17 @@ macro_rules! insert {
     };
 }
 
-/// What the statement tells: how many events it inserted, and which, when that were not all.
-struct Row {
+/// What [`insert`] is told: how many events were inserted, and which, when that were not all.
+struct Told {
     events: i64,
     organization_id: Option<Uuid>,
     occurred_at: Option<DateTime<Utc>>,
     event_id: Option<Uuid>,
+}
+
+/// What [`insert_new`] is told: how many events were inserted.
+struct Count {
+    events: i64,
 }
 
 /// Inserts events that are not there yet and, when that were all of them, adds their tallies to the aggregates: to the
@@ -217,7 +221,18 @@ pub async fn insert(
 ) -> Result<Inserted, Error> {
     let events = Columns::of(entries);
     let (quarters, hours) = (Aggregates::of(&tallies.quarters), Aggregates::of(&tallies.hours));
-    let statement = insert!("ON CONFLICT DO NOTHING", events, quarters, hours, recorded_at);
+    let statement = insert!(
+        Told,
+        "ON CONFLICT DO NOTHING",
+        "organization_id, occurred_at, event_id",
+        r#"SELECT c.events AS "events!", i.organization_id AS "organization_id?", i.occurred_at AS "occurred_at?",
+                   i.event_id AS "event_id?"
+               FROM counted c LEFT JOIN inserted i ON c.events < cardinality($1::uuid[])"#,
+        events,
+        quarters,
+        hours,
+        recorded_at
+    );
     let rows = statement.fetch_all(&mut *scope).await.map_err(insert_failed)?;
     if rows.first().is_some_and(|row| usize::try_from(row.events) == Ok(entries.len())) {
         return Ok(Inserted::All);
@@ -241,7 +256,9 @@ pub async fn insert_new(
 ) -> Result<(), Error> {
     let events = Columns::of(entries);
     let (quarters, hours) = (Aggregates::of(&tallies.quarters), Aggregates::of(&tallies.hours));
-    let statement = insert!("", events, quarters, hours, recorded_at);
+    // A column of theirs would be read, and so each row be held against the policies for reading too.
+    let statement =
+        insert!(Count, "", "1", r#"SELECT events AS "events!" FROM counted"#, events, quarters, hours, recorded_at);
     let rows = statement.fetch_all(&mut *scope).await.map_err(|error| match error.as_database_error() {
         // Aggregates are updated where they are there.
         Some(database) if database.is_unique_violation() => Error::Conflict,
