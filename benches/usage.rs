@@ -8,8 +8,9 @@
 //! - (d) a prepared `INSERT` a transaction on 32 connections, no aggregates: what a naive service does at its best. And the
 //!   same behind a gRPC call: what it does for those who call it.
 //! - (e) latency at half of the load that (b) reached, counted from when each request was due, after some seconds of that
-//!   load; and whether the memory of the process stays as it is. Beside it a control: how late the machine alone makes a sleep,
-//!   and the sync of a page, and what its host took.
+//!   load; and whether the memory of the process stays as it is. The same of COPY with a transaction for as many rows, and of
+//!   (d): what Postgres alone does at half of what it can. Beside each a control: how late the machine alone makes a sleep, and
+//!   the sync of a page, and what its host took.
 //!
 //! Disks differ from minute to minute, so only ratios within one run mean anything: (a) and (d) are measured before and
 //! after the rest, and their mean counts. Everything runs in this process, so the load costs the service some of the
@@ -30,7 +31,6 @@ mod tell;
 #[path = "usage/work.rs"]
 mod work;
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -46,11 +46,8 @@ use crate::support::Failure;
 use crate::support::latencies::Latencies;
 use crate::support::load::{Outcome, Pace, Work, run};
 use crate::support::server::{Server, keyed};
-use crate::work::{Batches, Inserter, Producer, Rows, Streamer};
+use crate::work::{Alone, Batches, By, Producer, Rows, Streamer, TenantIds, copy};
 
-/// Into the columns that an event without series fills.
-const COPY: &str = "COPY tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at,
-    subject, event_name, properties) FROM STDIN";
 const TENANTS: usize = 16;
 const COPIED: u64 = 100_000;
 /// What is measured at full load, and whether at half of it too.
@@ -78,14 +75,20 @@ const STREAMED: &[Case] = &[
     Case { events: 1000, connections: 16, streams: 4 },
 ];
 const NAIVE_CONNECTIONS: u32 = 32;
+const NAIVE: Case = Case { events: 1, connections: NAIVE_CONNECTIONS as u64, streams: 1 };
+/// What is measured without a service at half of its load too.
+const ALONE: &[(By, Case)] = &[(By::Insert, NAIVE), (By::Copy, Case { events: 1000, connections: 16, streams: 1 })];
 /// How the naive service is called: as many at once as it needs.
 const NAIVE_CALLS: Case = Case { events: 1, connections: 64, streams: 8 };
 /// How long a round at full load takes.
 const ROUND: Duration = Duration::from_secs(4);
 /// How long half of it goes on before it is measured: what full load left to write out is not its.
 const SETTLE: Duration = Duration::from_secs(6);
-/// How long one at half load: a stall of 100 ms, and as long to catch up after it, is a hundredth of it.
-const HALF_ROUND: Duration = Duration::from_secs(20);
+/// How long one at half load: a stall of 100 ms, which this machine has now and then, is less than a hundredth of it.
+const HALF_ROUND: Duration = Duration::from_mins(1);
+/// Half of the load comes from so many times the callers, each as much more seldom: who waits for an answer is no reason for
+/// another to be sent late, as it would be where one of few callers had to come back first.
+const CALLERS: u64 = 4;
 
 /// Events of a request, connections, and requests at a time on each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,11 +118,10 @@ pub struct Measured {
     control: Option<Seen>,
 }
 
-/// A tenant's organization, key and meter.
+/// A tenant's organization, meter and key.
 struct Tenant {
-    organization_id: String,
+    ids: TenantIds,
     key: String,
-    meter_id: String,
 }
 
 /// The benchmark at work.
@@ -152,7 +154,7 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let superuser = PgPoolOptions::new()
         .min_connections(NAIVE_CONNECTIONS)
-        .max_connections(NAIVE_CONNECTIONS)
+        .max_connections(NAIVE_CONNECTIONS * u32::try_from(CALLERS)?)
         .connect_with(postgres.clone())
         .await?;
     let mut tenants = Vec::new();
@@ -160,25 +162,23 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
         tenants.push(tenant(server, &format!("tenant-{number}")).await?);
     }
     let base = server.clock.now() - TimeDelta::days(3);
-    let meters = tenants.iter().map(|tenant| Ok((tenant.organization_id.parse()?, tenant.meter_id.parse()?)));
-    let naive_service = naive::serve(postgres, NAIVE_CONNECTIONS, meters.collect::<Result<_, Failure>>()?).await?;
+    let meters = tenants.iter().map(|tenant| (tenant.ids.organization, tenant.ids.meter)).collect();
+    let naive_service = naive::serve(postgres, NAIVE_CONNECTIONS, meters).await?;
     let mut bench = Bench { server, superuser, naive_service, tenants, base, rounds: 0 };
 
     // Once for nothing: pools fill, files grow.
     bench.copy().await?;
     let mut limits = vec![bench.copy().await?];
-    let mut naive = vec![bench.naive().await?];
+    let mut naive = vec![bench.alone(By::Insert, NAIVE, Pace::Closed, ROUND).await?.outcome];
     let mut naive_called = vec![bench.naive_calls().await?];
     let (mut recorded, mut halved, mut settled) = (Vec::new(), Vec::new(), 0);
     for &(case, at_half) in CASES.iter().filter(|(case, _)| case.name().contains(&wanted)) {
         let full = bench.record(case, Pace::Closed, ROUND).await?;
         println!("{}: {:.0} events/s", case.name(), full.outcome.rate());
         if at_half {
-            #[expect(clippy::cast_precision_loss, reason = "a small number")]
-            let events = (case.events * case.connections * case.streams) as f64;
-            let pace = Pace::Every(Duration::from_secs_f64(2.0 * events / full.outcome.rate()));
-            settled += bench.record(case, pace, SETTLE).await?.outcome.done;
-            halved.push(bench.record(case, pace, HALF_ROUND).await?);
+            let (callers, pace) = half_of(&full);
+            settled += bench.record(callers, pace, SETTLE).await?.outcome.done;
+            halved.push(Measured { case, ..bench.record(callers, pace, HALF_ROUND).await? });
         }
         recorded.push(full);
     }
@@ -188,8 +188,16 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
         println!("streamed, {}: {:.0} events/s", case.name(), full.outcome.rate());
         streamed.push(full);
     }
+    let mut alone = Vec::new();
+    for &(by, case) in ALONE.iter().filter(|(_, case)| case.name().contains(&wanted)) {
+        let full = bench.alone(by, case, Pace::Closed, ROUND).await?;
+        println!("{by:?} alone, {}: {:.0} events/s", case.name(), full.outcome.rate());
+        let (callers, pace) = half_of(&full);
+        bench.alone(by, callers, pace, SETTLE).await?;
+        alone.push(Measured { case, ..bench.alone(by, callers, pace, HALF_ROUND).await? });
+    }
     limits.push(bench.copy().await?);
-    naive.push(bench.naive().await?);
+    naive.push(bench.alone(By::Insert, NAIVE, Pace::Closed, ROUND).await?.outcome);
     naive_called.push(bench.naive_calls().await?);
     let measured = recorded.iter().chain(&halved).chain(&streamed);
     bench.check(settled + measured.map(|measured| measured.outcome.done).sum::<u64>()).await?;
@@ -198,8 +206,22 @@ async fn measure(server: &Server, postgres: PgConnectOptions) -> Result<(), Fail
         &limits,
         &naive,
         &naive_called,
-        &[("(b) RecordUsage", &recorded), ("(c) StreamUsage", &streamed), ("(e) at half load", &halved)],
+        &[
+            ("(b) RecordUsage", &recorded),
+            ("(c) StreamUsage", &streamed),
+            ("(e) at half load", &halved),
+            ("(e) Postgres alone at half of its", &alone),
+        ],
     )
+}
+
+/// Half of a load: from whom, and at which pace.
+fn half_of(full: &Measured) -> (Case, Pace) {
+    let Case { events, connections, streams } = full.case;
+    let callers = Case { streams: streams * CALLERS, ..full.case };
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let at_once = (events * connections * callers.streams) as f64;
+    (callers, Pace::Every(Duration::from_secs_f64(2.0 * at_once / full.outcome.rate())))
 }
 
 async fn tenant(server: &Server, slug: &str) -> Result<Tenant, Failure> {
@@ -213,7 +235,7 @@ async fn tenant(server: &Server, slug: &str) -> Result<Tenant, Failure> {
     let request = v1::CreateMeterRequest { meter: Some(meter), ..Default::default() };
     let created = MeterServiceClient::new(server.connect().await?).create_meter(keyed(request, &key)?).await?;
     let meter_id = created.into_inner().meter.unwrap_or_default().meter_id;
-    Ok(Tenant { organization_id, key, meter_id })
+    Ok(Tenant { ids: TenantIds { organization: organization_id.parse()?, meter: meter_id.parse()? }, key })
 }
 
 impl Bench<'_> {
@@ -229,42 +251,39 @@ impl Bench<'_> {
 
     /// (a)
     async fn copy(&mut self) -> Result<Outcome, Failure> {
-        let round = self.rows();
-        let mut rows = String::new();
+        let (rows, mut lines) = (self.rows(), String::new());
         for number in 0..COPIED {
-            let (id, at) = round.row(number);
-            let Tenant { organization_id, meter_id, .. } = self.tenant_of(number);
-            let at = at.to_rfc3339();
-            writeln!(rows, "{organization_id}\t{at}\t{id}\t{meter_id}\t1.5\t{at}\t\t\\N\t\\N")?;
+            rows.copied(number, self.tenant_of(number).ids, &mut lines);
         }
         let mut connection = self.superuser.acquire().await?;
         let began = self.server.clock.instant();
-        let mut copy = connection.copy_in_raw(COPY).await?;
-        copy.send(rows.as_bytes()).await?;
-        let done = copy.finish().await?;
+        let done = copy(&mut connection, &lines).await?;
         Ok(Outcome::new(done, self.server.clock.instant() - began, Latencies::default()))
     }
 
-    /// (d)
-    async fn naive(&mut self) -> Result<Outcome, Failure> {
-        let round = self.rows();
-        let mut inserters = Vec::new();
-        for connection in 0..u64::from(NAIVE_CONNECTIONS) {
-            let mut rows = Vec::new();
-            for number in 0..4000 {
-                let number = number * u64::from(NAIVE_CONNECTIONS) + connection;
-                let (id, at) = round.row(number);
-                let tenant = self.tenant_of(number);
-                rows.push((tenant.organization_id.parse()?, at, id, tenant.meter_id.parse()?));
-            }
-            inserters.push(Inserter { connection: self.superuser.acquire().await?, rows: rows.into_iter() });
+    /// (d), and (a) in small transactions.
+    async fn alone(&mut self, by: By, case: Case, pace: Pace, time: Duration) -> Result<Measured, Failure> {
+        let (rows, mut all) = (self.rows(), Vec::new());
+        // A connection of Postgres does one thing at a time.
+        let connections = case.connections * case.streams;
+        for place in 0..connections {
+            let connection = self.superuser.acquire().await?;
+            let next = place * case.events..(place + 1) * case.events;
+            all.push(Alone {
+                connection,
+                by,
+                rows,
+                tenant: self.tenant_of(place).ids,
+                next,
+                step: connections * case.events,
+            });
         }
-        run(&self.server.clock, inserters, Pace::Closed, ROUND).await
+        self.measured(case, all, pace, time).await
     }
 
     /// (d), called.
     async fn naive_calls(&mut self) -> Result<Outcome, Failure> {
-        let all = self.producers(NAIVE_CALLS, self.naive_service, |tenant| tenant.organization_id.clone()).await?;
+        let all = self.producers(NAIVE_CALLS, self.naive_service, |tenant| tenant.ids.organization.to_string()).await?;
         run(&self.server.clock, all, Pace::Closed, ROUND).await
     }
 

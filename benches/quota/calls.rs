@@ -60,7 +60,7 @@ pub fn load(
     })?;
     let mut latencies = Latencies::default();
     for outcome in &outcomes {
-        latencies.merge(&outcome.latencies);
+        latencies += &outcome.latencies;
     }
     let took = outcomes.iter().map(|outcome| outcome.took).max().unwrap_or_default();
     Ok(Outcome::new(outcomes.iter().map(|outcome| outcome.done).sum(), took, latencies))

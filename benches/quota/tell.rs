@@ -93,7 +93,7 @@ impl Halved {
     pub fn add(&mut self, outcome: &Outcome) {
         self.done += outcome.done;
         self.took += outcome.took;
-        self.latencies.merge(&outcome.latencies);
+        self.latencies += &outcome.latencies;
     }
 
     fn rate(&self) -> f64 {

@@ -1,5 +1,6 @@
 //! Latencies, counted in buckets: however many there are, they take the same memory.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 /// Buckets of each doubling: a figure is exact to one part in so many.
@@ -18,6 +19,14 @@ impl Default for Latencies {
     }
 }
 
+/// Counts all of another's.
+impl AddAssign<&Self> for Latencies {
+    fn add_assign(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, other)| *count += other);
+        self.all += other.all;
+    }
+}
+
 impl Latencies {
     /// Counts one.
     pub fn add(&mut self, latency: Duration) {
@@ -28,12 +37,6 @@ impl Latencies {
             *count += 1;
             self.all += 1;
         }
-    }
-
-    /// Counts all of another's.
-    pub fn merge(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, other)| *count += other);
-        self.all += other.all;
     }
 
     /// What so many of a thousand did not exceed, in milliseconds.

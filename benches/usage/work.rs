@@ -1,10 +1,12 @@
 //! What is measured: each a [`Work`] for the load.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::Postgres;
+use sqlx::postgres::{PgConnection, Postgres};
 use tenancy::proto::v1;
 
 use crate::grpc::{Duplex, Method, frame};
@@ -29,6 +31,14 @@ impl Rows {
             uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(seed)).to_be_bytes()).into_uuid();
         let hours = TimeDelta::hours(i64::try_from(self.round).unwrap_or_default());
         (id, self.base + hours + TimeDelta::milliseconds(i64::try_from(number).unwrap_or_default()))
+    }
+
+    /// A row as a line for COPY.
+    pub fn copied(self, number: u64, tenant: TenantIds, lines: &mut String) {
+        let (id, at) = self.row(number);
+        let (TenantIds { organization, meter }, at) = (tenant, at.to_rfc3339());
+        // Into a string it does not fail.
+        let _ = writeln!(lines, "{organization}\t{at}\t{id}\t{meter}\t1.5\t{at}\t\t\\N\t\\N");
     }
 }
 
@@ -145,24 +155,74 @@ fn all_recorded(results: &[v1::UsageEventResult]) -> Result<Option<u64>, Failure
     }
 }
 
-/// A row a transaction: a prepared INSERT, over a connection that is its own.
-pub struct Inserter {
-    /// The connection.
-    pub connection: PoolConnection<Postgres>,
-    /// The rows.
-    pub rows: std::vec::IntoIter<(uuid::Uuid, DateTime<Utc>, uuid::Uuid, uuid::Uuid)>,
+/// How rows come to Postgres.
+#[derive(Clone, Copy, Debug)]
+pub enum By {
+    /// A batch a transaction.
+    Copy,
+    /// A row a transaction, which is prepared.
+    Insert,
 }
 
-impl Work for Inserter {
+/// One who writes to Postgres without a service, over a connection that is its own: rows of one tenant, so many at a time.
+pub struct Alone {
+    /// The connection.
+    pub connection: PoolConnection<Postgres>,
+    /// How.
+    pub by: By,
+    /// The rows.
+    pub rows: Rows,
+    /// Their tenant.
+    pub tenant: TenantIds,
+    /// The next of them.
+    pub next: std::ops::Range<u64>,
+    /// So many further are those after them: connections take turns.
+    pub step: u64,
+}
+
+/// An organization and its meter.
+#[derive(Clone, Copy, Debug)]
+pub struct TenantIds {
+    /// The organization.
+    pub organization: uuid::Uuid,
+    /// The meter.
+    pub meter: uuid::Uuid,
+}
+
+impl Work for Alone {
     async fn next(&mut self) -> Result<Option<u64>, Failure> {
-        let Some((organization_id, occurred_at, event_id, meter_id)) = self.rows.next() else { return Ok(None) };
-        sqlx::query("INSERT INTO tenancy.usage_events VALUES ($1, $2, $3, $4, 1.5, $2)")
-            .bind(organization_id)
-            .bind(occurred_at)
-            .bind(event_id)
-            .bind(meter_id)
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(Some(1))
+        let numbers = self.next.clone();
+        self.next = numbers.start + self.step..numbers.end + self.step;
+        match self.by {
+            By::Copy => {
+                let mut lines = String::new();
+                numbers.for_each(|number| self.rows.copied(number, self.tenant, &mut lines));
+                Ok(Some(copy(&mut self.connection, &lines).await?))
+            }
+            By::Insert => {
+                for number in numbers.clone() {
+                    let (event_id, occurred_at) = self.rows.row(number);
+                    sqlx::query("INSERT INTO tenancy.usage_events VALUES ($1, $2, $3, $4, 1.5, $2)")
+                        .bind(self.tenant.organization)
+                        .bind(occurred_at)
+                        .bind(event_id)
+                        .bind(self.tenant.meter)
+                        .execute(&mut *self.connection)
+                        .await?;
+                }
+                Ok(Some(numbers.end - numbers.start))
+            }
+        }
     }
+}
+
+/// Copies lines of [`Rows::copied`].
+pub async fn copy(connection: &mut PgConnection, lines: &str) -> Result<u64, Failure> {
+    /// Into the columns that an event without series fills.
+    const COPY: &str =
+        "COPY tenancy.usage_events (organization_id, occurred_at, event_id, meter_id, quantity, recorded_at,
+        subject, event_name, properties) FROM STDIN";
+    let mut copy = connection.copy_in_raw(COPY).await?;
+    copy.send(lines.as_bytes()).await?;
+    Ok(copy.finish().await?)
 }
