@@ -10,8 +10,11 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::{MeterId, OrganizationId};
-use crate::model::usage::{Event, NamedSeries, SeriesId, Tallies, Tally, TallyKey};
+use crate::model::usage::{Event, NamedSeries, SeriesId, Tallies, TallyKey};
 use crate::repository::scope::IngestScope;
+use crate::repository::usage::ingest::columns::{Aggregates, Columns};
+
+mod columns;
 
 /// The reason of the error for an event whose week has no partition: a fault of the upkeep, over when that has run.
 pub const PARTITION_MISSING: &str = "USAGE_PARTITION_MISSING";
@@ -327,71 +330,6 @@ pub async fn compare(scope: &mut IngestScope, entries: &[Entry<'_>]) -> Result<V
         }
     }
     Ok(same)
-}
-
-/// Events as columns, which is how a statement takes any number of them.
-struct Columns<'a> {
-    organization_ids: Vec<Uuid>,
-    occurred_at: Vec<DateTime<Utc>>,
-    event_ids: Vec<Uuid>,
-    meter_ids: Vec<Uuid>,
-    quantities: Vec<Decimal>,
-    subjects: Vec<&'a str>,
-    names: Vec<Option<&'a str>>,
-    properties: Vec<Option<&'a str>>,
-    series_ids: Vec<Option<Uuid>>,
-    value_ids: Vec<Option<Uuid>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(entries: &[Entry<'a>]) -> Self {
-        Self {
-            organization_ids: entries.iter().map(|(organization_id, _)| organization_id.uuid()).collect(),
-            occurred_at: entries.iter().map(|(_, event)| event.occurred_at).collect(),
-            event_ids: entries.iter().map(|(_, event)| event.event_id.uuid()).collect(),
-            meter_ids: entries.iter().map(|(_, event)| event.meter_id.uuid()).collect(),
-            quantities: entries.iter().map(|(_, event)| event.quantity.decimal()).collect(),
-            subjects: entries.iter().map(|(_, event)| event.subject()).collect(),
-            names: entries.iter().map(|(_, event)| event.event_id.name()).collect(),
-            properties: entries.iter().map(|(_, event)| event.properties.as_deref()).collect(),
-            series_ids: entries.iter().map(|(_, event)| event.series.as_ref().map(|of| of.id.uuid())).collect(),
-            value_ids: entries.iter().map(|(_, event)| event.value_id).collect(),
-        }
-    }
-}
-
-/// Aggregates as columns.
-struct Aggregates {
-    organization_ids: Vec<Uuid>,
-    meter_ids: Vec<Uuid>,
-    series_ids: Vec<Uuid>,
-    bucket_starts: Vec<DateTime<Utc>>,
-    event_counts: Vec<i64>,
-    quantity_sums: Vec<Decimal>,
-    quantity_mins: Vec<Option<Decimal>>,
-    quantity_maxs: Vec<Option<Decimal>>,
-    latest_at: Vec<Option<DateTime<Utc>>>,
-    latest_event_ids: Vec<Option<Uuid>>,
-    latest_quantities: Vec<Option<Decimal>>,
-}
-
-impl Aggregates {
-    fn of(tallies: &BTreeMap<TallyKey, Tally>) -> Self {
-        let (keys, tallies) = (|| tallies.keys(), || tallies.values());
-        Self {
-            organization_ids: keys().map(|key| key.organization_id.uuid()).collect(),
-            meter_ids: keys().map(|key| key.meter_id.uuid()).collect(),
-            series_ids: keys().map(|key| key.series_id.uuid()).collect(),
-            bucket_starts: keys().map(|key| key.bucket_start).collect(),
-            event_counts: tallies().map(|tally| tally.event_count).collect(),
-            quantity_sums: tallies().map(|tally| tally.quantity_sum).collect(),
-            quantity_mins: tallies().map(|tally| tally.quantity_min).collect(),
-            quantity_maxs: tallies().map(|tally| tally.quantity_max).collect(),
-            latest_at: tallies().map(|tally| tally.latest.map(|((at, _), _)| at)).collect(),
-            latest_event_ids: tallies().map(|tally| tally.latest.map(|((_, id), _)| id)).collect(),
-            latest_quantities: tallies().map(|tally| tally.latest.map(|(_, quantity)| quantity)).collect(),
-        }
-    }
 }
 
 fn insert_failed(error: sqlx::Error) -> Error {
