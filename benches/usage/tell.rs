@@ -6,7 +6,7 @@ use crate::control::Seen;
 use crate::processes::PARTS;
 use crate::support::load::Outcome;
 use crate::support::{Failure, report};
-use crate::{Measured, NAIVE_CALLS, TENANTS};
+use crate::{CALLERS, Measured, NAIVE_CALLS, TENANTS};
 
 /// The latencies that are shown: so many of a thousand did not exceed them.
 const SHOWN: [u64; 3] = [500, 990, 999];
@@ -48,7 +48,8 @@ pub fn tell(
     println!("\n{} cores, {TENANTS} tenants; load and service in one process.", report::cores());
     println!(
         "Events of a request x connections x requests at a time on each, of which (c) counts the time between two \
-         acknowledgements, and else the latency is given; processor time in us an event."
+         acknowledgements, and else the latency is given; processor time in us an event. Half of a load comes from {CALLERS} \
+         times as many callers."
     );
     let columns = ["", "events/s", "of (a)", "of (d)", "p50 ms", "p99 ms", "p999 ms"];
     report::table(&[&columns[..], &PARTS, &["RSS MB"]].concat(), &rows);

@@ -4,7 +4,8 @@
 //! - A second one beside the first is begun only when it is worth that, or when something has waited for long.
 //! - When none is under way, the next one waits a moment for as many events as the last one had. Callers that were
 //!   answered together come back together, and the first of them would otherwise have a transaction to itself while all
-//!   others wait for its end. Who is alone never waits: he is as many as last time.
+//!   others wait for its end. Who is alone never waits: he is as many as last time. Nor does who comes so long after that he is
+//!   none of them.
 //! - Those who came during the last one are not taken for those who come back, as long as all of them together are fewer
 //!   than forty. So where callers are few, and come in their own time, there are fewer transactions.
 
@@ -152,14 +153,16 @@ impl Pace {
     /// When what is ready is taken, however little that is.
     fn due(&self) -> Instant {
         let PaceOptions { patience, gather, .. } = self.options;
+        let patient_until = self.ready_since + patience;
         if self.under_way > 0 {
-            self.ready_since + patience
+            patient_until
         } else if self.ready_since > self.ended + patience {
             // So long after, it is not one of those who come back.
             self.ready_since
         } else {
-            // Many answers take longer than that to arrive and bring back their callers: it counts from the first of these.
-            self.ready_since.max(self.ended) + gather
+            // Many answers take longer than that to arrive and bring back their callers: it counts from the first of these. Who
+            // has waited while all writers were at work does not wait for them as well.
+            patient_until.min(self.ready_since.max(self.ended) + gather)
         }
     }
 }

@@ -196,7 +196,7 @@ async fn enough_events_do_not_wait_for_the_transaction_under_way() {
 
 #[tokio::test]
 async fn callers_that_were_answered_together_are_waited_for_a_moment() {
-    let queue = queue_of(PaceOptions { gather: EVER, ..PACE });
+    let queue = queue_of(PaceOptions { gather: EVER, patience: EVER, ..PACE });
     let _together = flood(&queue, 1, 1, 10);
     drop(queue.next().await);
     let _one = flood(&queue, 1, 1, 1);
@@ -218,8 +218,20 @@ async fn the_first_who_comes_back_waits_for_the_others_however_late_it_is() {
 }
 
 #[tokio::test]
-async fn few_who_came_meanwhile_are_not_taken_for_them() {
+async fn who_waited_while_all_writers_were_at_work_waits_for_nobody_who_comes_back() {
     let queue = queue_of(PaceOptions { gather: EVER, ..PACE });
+    let _together = flood(&queue, 1, 1, 10);
+    let under_way = queue.next().await.unwrap();
+    let _meanwhile = flood(&queue, 2, 1, 1);
+    tokio::time::sleep(PACE.patience * 2).await;
+    drop(under_way);
+    let batch = queue.next().now_or_never().flatten().expect("its patience is over");
+    assert_eq!(taken(&batch), [(2, 1)]);
+}
+
+#[tokio::test]
+async fn few_who_came_meanwhile_are_not_taken_for_them() {
+    let queue = queue_of(PaceOptions { gather: EVER, patience: EVER, ..PACE });
     let _together = flood(&queue, 1, 1, 3);
     let under_way = queue.next().await.unwrap();
     let _meanwhile = flood(&queue, 2, 1, 3);
