@@ -302,17 +302,20 @@ impl Bench<'_> {
     ) -> Result<Vec<Producer>, Failure> {
         let rows = self.rows();
         let producers = case.connections * case.streams;
-        let mut all = Vec::new();
+        let mut connected = Vec::new();
         for place in 0..case.connections {
             let tenant = self.tenant_of(place);
-            let method = Method::connect(address, "/tenancy.v1.UsageService/RecordUsage", &tenant.key).await?;
-            for stream in 0..case.streams {
-                let turn = (stream * case.connections + place, producers);
-                let batches = Batches::new(rows, turn, case.events);
-                all.push(Producer { method: method.clone(), organization_id: named(tenant), batches });
-            }
+            let path = "/tenancy.v1.UsageService/RecordUsage";
+            connected.push((Method::connect(address, path, &tenant.key).await?, named(tenant)));
         }
-        Ok(all)
+        // Those who come one after the other are of several connections and tenants, as they are for COPY alone.
+        let callers = (0..producers).zip(connected.iter().cycle());
+        let all = callers.map(|(place, (method, organization_id))| Producer {
+            method: method.clone(),
+            organization_id: organization_id.clone(),
+            batches: Batches::new(rows, (place, producers), case.events),
+        });
+        Ok(all.collect())
     }
 
     /// (c)

@@ -26,7 +26,7 @@ const PAGES: u64 = 512;
 #[derive(Debug)]
 pub struct Control {
     began: Instant,
-    stolen: Duration,
+    unused: [Duration; 2],
     stop: Arc<AtomicBool>,
     sleeper: JoinHandle<Latencies>,
     syncer: JoinHandle<Result<Latencies, std::io::Error>>,
@@ -41,6 +41,8 @@ pub struct Seen {
     pub sync: Latencies,
     /// The part of all processor time that the host gave to others. A thread that it holds up holds up whoever waits for it.
     pub stolen: f64,
+    /// The part of it that nobody wanted.
+    pub idle: f64,
 }
 
 impl Control {
@@ -57,18 +59,20 @@ impl Control {
         let sleeper = named().spawn(move || sleep(&time, &ended))?;
         let (time, ended) = (clock.clone(), Arc::clone(&stop));
         let syncer = named().spawn(move || sync(&time, &file, &ended))?;
-        let stolen = stolen().unwrap_or_default();
-        Ok(Self { began: clock.instant(), stolen, stop, sleeper, syncer })
+        let unused = unused().unwrap_or_default();
+        Ok(Self { began: clock.instant(), unused, stop, sleeper, syncer })
     }
 
     /// Ends.
     pub fn stop(self, clock: &Clock) -> Result<Seen, Failure> {
         let all = (clock.instant() - self.began).as_secs_f64() * f64::from(u32::try_from(report::cores())?);
-        let stolen = stolen().unwrap_or_default().saturating_sub(self.stolen).as_secs_f64() / all;
+        let [idle_before, stolen_before] = self.unused;
+        let [idle, stolen] = unused().unwrap_or_default();
+        let part = |after: Duration, before: Duration| after.saturating_sub(before).as_secs_f64() / all;
         self.stop.store(true, Ordering::Relaxed);
         let sleep = self.sleeper.join().map_err(|_| "the sleeper panicked")?;
         let sync = self.syncer.join().map_err(|_| "the syncer panicked")??;
-        Ok(Seen { sleep, sync, stolen })
+        Ok(Seen { sleep, sync, stolen: part(stolen, stolen_before), idle: part(idle, idle_before) })
     }
 }
 
@@ -101,12 +105,14 @@ fn sync(clock: &Clock, file: &File, stop: &AtomicBool) -> Result<Latencies, std:
     Ok(latencies)
 }
 
-/// The processor time that the host has given to others while we wanted it, of all our processors together.
-fn stolen() -> Option<Duration> {
+/// The processor time that our processors together have been idle so far, and that the host has given to others while we
+/// wanted it.
+fn unused() -> Option<[Duration; 2]> {
     /// A hundredth of a second, wherever Linux tells of them.
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     // After "cpu": user, nice, system, idle, iowait, irq, softirq, steal.
-    let ticks: u32 = stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
-    Some(TICK * ticks)
+    let ticks: Vec<u32> =
+        stat.lines().next()?.split_whitespace().skip(1).map_while(|ticks| ticks.parse().ok()).collect();
+    Some([TICK * (ticks.get(3)? + ticks.get(4)?), TICK * *ticks.get(7)?])
 }

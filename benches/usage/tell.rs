@@ -56,16 +56,17 @@ pub fn tell(
 
     let mut controls = Vec::new();
     for (what, measured) in kinds.iter().flat_map(|(what, all)| all.iter().map(move |measured| (what, measured))) {
-        let Some(Seen { sleep, sync, stolen }) = &measured.control else { continue };
-        let mut row = vec![format!("{what} {}", measured.case.name()), format!("{:.1} %", stolen * 100.0)];
+        let Some(Seen { sleep, sync, stolen, idle }) = &measured.control else { continue };
+        let mut row = vec![format!("{what} {}", measured.case.name()), format!("{:.0} %", idle * 100.0)];
+        row.push(format!("{:.1} %", stolen * 100.0));
         row.extend([sleep, sync].iter().flat_map(|seen| SHOWN.map(|per_mille| format!("{:.2}", seen.ms(per_mille)))));
         controls.push(row);
     }
     println!(
-        "What the machine alone did meanwhile: the processor time that its host took, a \
+        "What the machine alone did meanwhile: the processor time that was idle, and that its host took, a \
          sleep of 1 ms, and the write and sync of a page of 8 KB, in ms."
     );
-    report::table(&["beside", "stolen", "sleep p50", "p99", "p999", "sync p50", "p99", "p999"], &controls);
+    report::table(&["beside", "idle", "stolen", "sleep p50", "p99", "p999", "sync p50", "p99", "p999"], &controls);
 
     let case = |measured: &Measured| -> Value {
         let outcome = &measured.outcome;
@@ -75,6 +76,7 @@ pub fn tell(
             "p50_ms": outcome.latency_ms(500), "p99_ms": outcome.latency_ms(990), "p999_ms": outcome.latency_ms(999),
             "cpu_us_per_event": PARTS.into_iter().zip(measured.micros).collect::<std::collections::BTreeMap<_, _>>(),
             "resident_mb": measured.resident,
+            "control_idle": measured.control.as_ref().map(|seen| seen.idle),
             "control_stolen": measured.control.as_ref().map(|seen| seen.stolen),
             "control_sleep_ms": measured.control.as_ref().map(|seen| SHOWN.map(|per_mille| seen.sleep.ms(per_mille))),
             "control_sync_ms": measured.control.as_ref().map(|seen| SHOWN.map(|per_mille| seen.sync.ms(per_mille))),
