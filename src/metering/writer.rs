@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ pub struct WriterOptions {
 impl Default for WriterOptions {
     fn default() -> Self {
         Self {
-            writers: 4,
+            // More of them than processors make each other's transactions slower, where Postgres shares these, and the service
+            // cannot hand them more than it has processors for where it does not.
+            writers: std::thread::available_parallelism().map_or(2, NonZeroUsize::get).clamp(2, 4),
             queue_events: 100_000,
             queue_bytes: 128 << 20,
             batch_events: 2000,
