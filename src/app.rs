@@ -46,7 +46,7 @@ use crate::transport::tls::{Tls, TlsError, TlsFiles};
 use crate::worker::changes::{Caches, Follower};
 use crate::worker::token_keys;
 use crate::worker::upkeep::{self, UpkeepOptions};
-use crate::worker::{health, last_used as last_uses};
+use crate::worker::{health, histograms, last_used as last_uses};
 
 /// Why the service did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +214,8 @@ pub async fn start(
     }
     let (job, notes, token) = (database.clone(), Arc::clone(&last_used), tokens.workers.clone());
     workers.spawn("last uses", async move { last_uses::run(&notes, &job, token).await });
+    let (told, token) = (metrics.clone(), tokens.workers.clone());
+    workers.spawn("histograms", async move { histograms::run(&told, token).await });
 
     let mut ports = Parts::default();
     let admin = Admin { database: database.clone(), draining: tokens.draining.clone(), metrics, tokens: issuing };

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod health;
+pub mod histograms;
 pub mod last_used;
 pub mod token_keys;
 pub mod upkeep;

@@ -23,6 +23,7 @@ mod import;
 mod invitation;
 mod isolation;
 mod member;
+mod memory;
 mod operator;
 mod organization;
 mod organization_lifecycle;
