@@ -10,7 +10,7 @@
 //! - (e) latency at half of the load that (b) reached, counted from when each request was due, after some seconds of that
 //!   load; and whether the memory of the process stays as it is. The same of COPY with a transaction for as many rows, and of
 //!   (d): what Postgres alone does at half of what it can. Beside each a control: how late the machine alone makes a sleep, and
-//!   the sync of a page, and what its host took.
+//!   the sync of a page, what of its processors is idle, and what its host took.
 //!
 //! Disks differ from minute to minute, so only ratios within one run mean anything: (a) and (d) are measured before and
 //! after the rest, and their mean counts. Everything runs in this process, so the load costs the service some of the

@@ -67,8 +67,7 @@ pub struct WriterOptions {
 impl Default for WriterOptions {
     fn default() -> Self {
         Self {
-            // More of them than processors make each other's transactions slower, where Postgres shares these, and the service
-            // cannot hand them more than it has processors for where it does not.
+            // Where Postgres has the same processors, more than these make each other's transactions slower.
             writers: std::thread::available_parallelism().map_or(2, NonZeroUsize::get).clamp(2, 4),
             queue_events: 100_000,
             queue_bytes: 128 << 20,

@@ -11,8 +11,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Adds up what was told since the last time.
 pub async fn run_once(metrics: &PrometheusHandle) {
     let metrics = metrics.clone();
-    // On a thread that serves nobody. It fails only where the runtime ends.
-    let _ = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await;
+    // On a thread that serves nobody.
+    if let Err(error) = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await {
+        tracing::warn!(%error, "what histograms were told could not be added up");
+    }
 }
 
 /// Goes on until `shutdown`.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::harness::World;
 
-/// Values of eight bytes that a histogram is told at a time, and how often.
+/// What a histogram is told at a time, how often, and what one value takes as it is kept, in bytes.
 const VALUES: u64 = 8_000_000;
-const ROUNDS: u64 = 6;
+const ROUNDS: usize = 6;
+const VALUE: u64 = 16;
 /// Between them, longer than from one adding up to the next.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// What this process has resident, in bytes. The other tests are part of it, so what is told is much more than they need.
+/// What this process has resident, in bytes; the other tests are part of it.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -21,11 +22,14 @@ fn resident() -> u64 {
 async fn what_histograms_are_told_is_not_kept_until_somebody_asks() {
     let _world = World::start().await;
     let told = metrics::histogram!("tenancy_test_seconds");
-    let before = resident();
-    for _ in 0..ROUNDS {
+    let mut grown = [0; ROUNDS];
+    for grown in &mut grown {
+        let before = resident();
         (0..VALUES).for_each(|_| told.record(0.01));
         tokio::time::sleep(PAUSE).await;
+        *grown = resident().saturating_sub(before);
     }
-    let (more, all) = (resident().saturating_sub(before), ROUNDS * VALUES * 8);
-    assert!(more < all * 2 / 3, "{more} bytes more, of {all} that histograms were told");
+    // What is kept makes it grow in each round; room that was made for the first one, and other tests, in some.
+    let least = grown.into_iter().min().unwrap();
+    assert!(least < VALUES * VALUE / 2, "bytes more in each round: {grown:?}");
 }
